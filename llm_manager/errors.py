@@ -1,0 +1,269 @@
+"""Every error this library raises, and what a caller can do about each.
+
+::
+
+    LLMError
+    ├── ProviderError                    something between us and the provider
+    │   ├── ProviderAPIError             an answer that says "no" and fits no class below
+    │   ├── AuthenticationError          the key is missing or wrong
+    │   ├── PermissionDeniedError        the key is right, but may not do this
+    │   ├── QuotaExceededError           no credit left; waiting does not help
+    │   ├── RateLimitError               too many requests; waiting helps
+    │   ├── ModelNotFoundError           no such model here
+    │   ├── ContextWindowExceededError   the prompt is longer than the model can read
+    │   ├── ContentFilteredError         refused by a content filter
+    │   ├── InvalidRequestError          the provider does not accept the request as it is
+    │   ├── RequestTimeoutError          one of the clocks ran out; ``code`` says which
+    │   ├── ProviderConnectionError      no connection; ``code`` says why (refused, dns, tls …)
+    │   ├── ProviderOverloadedError      the provider is up, but has no capacity now
+    │   ├── StreamInterruptedError       the answer broke off; ``partial`` has what came
+    │   └── InvalidResponseError         the answer cannot be understood
+    ├── InvalidParameterError            a value given by the caller is wrong
+    ├── UnsupportedFeatureError          this provider or model cannot do what was asked
+    ├── ConfigurationError               settings that cannot work, found before sending
+    ├── ProviderNotFoundError            no provider is registered under that id
+    ├── DependencyMissingError           an optional package is not installed
+    └── RequestCancelledError            ended by `LLMStream.cancel` or a shutdown
+
+Errors are plain data: they can be pickled, and they hold neither keys nor live HTTP objects.
+That is why a vendor library's exception is kept as text in ``original`` and never as
+``__cause__``: its request object carries the authorization header.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+if TYPE_CHECKING:
+    from .messages import LLMResponse
+
+
+class LLMError(Exception):
+    """The base of all errors of this library.
+
+    Attributes:
+        code: a stable word for programs, e.g. ``"rate_limited"``; finer than the class.
+        retryable: whether the same request may succeed a moment later.
+        retry_after_s: seconds that the provider asked us to wait, or None if it did not say.
+        provider_id: id of the provider it happened on, or None.
+        http_status: HTTP status of the answer, or None if there was none.
+        request_id: our id of the request, the one that events carry, or None.
+        provider_request_id: the provider's own id of the request, for its support, or None.
+        provider_code: the provider's own error code or type, or None.
+        original: ``"module.Type: text"`` of the library error behind it, secrets masked, or None.
+        hint: what to do about it, one sentence, or None.
+        partial: what had arrived of the answer, or None if nothing had.
+    """
+
+    code: str = "llm_error"
+    retryable: bool = False
+    default_hint: ClassVar[str | None] = None
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        code: str | None = None,
+        retryable: bool | None = None,
+        retry_after_s: float | None = None,
+        provider_id: str | None = None,
+        http_status: int | None = None,
+        request_id: str | None = None,
+        provider_request_id: str | None = None,
+        provider_code: str | None = None,
+        original: str | None = None,
+        hint: str | None = None,
+        partial: LLMResponse | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        if code is not None:
+            self.code = code
+        if retryable is not None:
+            self.retryable = retryable
+        self.retry_after_s = retry_after_s
+        self.provider_id = provider_id
+        self.http_status = http_status
+        self.request_id = request_id
+        self.provider_request_id = provider_request_id
+        self.provider_code = provider_code
+        self.original = original
+        self.hint = hint if hint is not None else self.default_hint
+        self.partial = partial
+
+    def __str__(self) -> str:
+        text = self.message or self.code
+        if self.provider_id is not None:
+            text = f"{self.provider_id}: {text}"
+        return f"{text} ({self.hint})" if self.hint else text
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.message, self.__dict__.copy())
+
+    def in_context(self, *, provider_id: str | None = None, request_id: str | None = None) -> Self:
+        """Fill in where it happened, unless that is known already; returns the error itself."""
+        if self.provider_id is None:
+            self.provider_id = provider_id
+        if self.request_id is None:
+            self.request_id = request_id
+        return self
+
+
+def _rebuild(kind: type[LLMError], message: str, state: dict[str, Any]) -> LLMError:
+    """Unpickle without calling a subclass's ``__init__``, whose parameters may differ."""
+    error = kind.__new__(kind, message)
+    error.__dict__.update(state)
+    return error
+
+
+class ProviderError(LLMError):
+    """Something went wrong between us and the provider."""
+
+    code = "provider_error"
+
+
+class ProviderAPIError(ProviderError):
+    """The provider answered with an error that fits no narrower class."""
+
+    code = "api_error"
+
+
+class AuthenticationError(ProviderError):
+    """The key is missing, malformed or not accepted."""
+
+    code = "auth_invalid"
+    default_hint = "check the API key"
+
+
+class PermissionDeniedError(ProviderError):
+    """The key is accepted, but may not do this (model, region or organisation)."""
+
+    code = "forbidden"
+
+
+class QuotaExceededError(ProviderError):
+    """No credit or quota left; the same request will not succeed by waiting."""
+
+    code = "quota_exhausted"
+    default_hint = "check plan and billing at the provider"
+
+
+class RateLimitError(ProviderError):
+    """Too many requests or tokens in a short time; ``retry_after_s`` says how long to wait."""
+
+    code = "rate_limited"
+    retryable = True
+
+
+class ModelNotFoundError(ProviderError):
+    """The provider does not know the model, or this key may not see it."""
+
+    code = "model_not_found"
+
+
+class ContextWindowExceededError(ProviderError):
+    """Prompt plus answer do not fit into the model's context window."""
+
+    code = "context_window_exceeded"
+    default_hint = "shorten the conversation or choose a model with a larger window"
+
+
+class ContentFilteredError(ProviderError):
+    """The provider's content filter refused the prompt or the answer."""
+
+    code = "content_filtered"
+
+
+class InvalidRequestError(ProviderError):
+    """The provider refuses the request as it is; sending it again changes nothing."""
+
+    code = "invalid_request"
+
+
+class RequestTimeoutError(ProviderError):
+    """A clock ran out.
+
+    ``code`` is one of ``connect_timeout``, ``first_token_timeout``, ``total_timeout``,
+    ``timeout``.
+    """
+
+    code = "timeout"
+    retryable = True
+
+
+class ProviderConnectionError(ProviderError):
+    """No connection, or it broke before an answer began.
+
+    ``code`` is one of ``refused``, ``dns``, ``tls``, ``proxy``, ``reset``, ``connection``, or,
+    when our own side does not take the request, ``draining`` or ``closed``.
+    """
+
+    code = "connection"
+    retryable = True
+
+
+class ProviderOverloadedError(ProviderError):
+    """The provider is reachable but has no capacity at the moment (503, 529)."""
+
+    code = "overloaded"
+    retryable = True
+
+
+class StreamInterruptedError(ProviderError):
+    """The answer began and did not end properly; ``partial`` holds what had arrived.
+
+    ``code`` is ``stream_interrupted``, or ``idle_timeout`` when it fell silent.  It is retryable
+    by whoever can discard the partial answer; this library itself never restarts a stream that
+    has delivered something.
+    """
+
+    code = "stream_interrupted"
+    retryable = True
+
+
+class InvalidResponseError(ProviderError):
+    """The answer is not what the protocol promises (HTML, broken JSON, missing fields)."""
+
+    code = "invalid_response"
+
+
+class InvalidParameterError(LLMError, ValueError):
+    """A value that the caller gave is wrong; nothing was sent."""
+
+    code = "invalid_parameter"
+
+
+class UnsupportedFeatureError(LLMError):
+    """The provider or the model cannot do what was asked; nothing was sent."""
+
+    code = "unsupported_feature"
+
+
+class ConfigurationError(LLMError, ValueError):
+    """Settings that cannot work (URL, proxy, certificate file, folder)."""
+
+    code = "invalid_config"
+
+
+class ProviderNotFoundError(LLMError, LookupError):
+    """No provider or kind of provider is known under that id."""
+
+    code = "provider_not_found"
+
+
+class DependencyMissingError(LLMError, ImportError):
+    """An optional package is needed and not installed; the text names the extra to install."""
+
+    code = "dependency_missing"
+
+    def __init__(self, message: str = "", *, extra: str | None = None, **facts: Any) -> None:
+        if extra is not None:
+            facts.setdefault("hint", f"pip install 'llm_manager[{extra}]'")
+        super().__init__(message, **facts)
+        self.extra = extra
+
+
+class RequestCancelledError(LLMError):
+    """The request was ended on purpose: `LLMStream.cancel`, a shutdown, or an early exit."""
+
+    code = "cancelled"

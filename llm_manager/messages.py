@@ -1,0 +1,739 @@
+"""The vocabulary: what goes in, what comes out, what a model is.
+
+Pure data, no I/O.  Every type is an immutable `msgspec.Struct`: Python reads ``snake_case``, JSON
+says ``camelCase`` (`to_dict`, `msgspec.json.encode`).  A value that cannot be right is refused when
+the object is built, so that nothing later has to check again.
+
+::
+
+    LLMMessage + LLMRequestOptions -> LLMRequest -> Delta ... -> LLMStreamEvent ... -> LLMResponse
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from functools import reduce
+from typing import Any, Literal, TypeAlias, TypeVar, get_args
+
+import msgspec
+
+from .errors import InvalidParameterError, InvalidResponseError
+
+Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
+FinishReason: TypeAlias = Literal["stop", "length", "tool_calls", "content_filter", "other"]
+ReasoningEffort: TypeAlias = Literal["none", "minimal", "low", "medium", "high", "max"]
+Capability: TypeAlias = Literal[
+    "chat", "completion", "tools", "vision", "files", "reasoning", "json_object", "json_schema",
+    "embeddings", "fim", "audio",
+]  # fmt: skip
+
+T = TypeVar("T", bound="Data")
+
+
+class Data(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Base of all public data types: immutable, compared by value, camelCase as JSON."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """This object as JSON-ready dictionaries and lists, with camelCase keys."""
+        plain: dict[str, Any] = msgspec.to_builtins(self, str_keys=True)
+        return plain
+
+
+# ---- messages ------------------------------------------------------------------------------------
+
+
+class TextPart(Data, frozen=True, tag="text", tag_field="type"):
+    """A piece of text inside a message."""
+
+    text: str
+
+
+class ImagePart(Data, frozen=True, tag="image", tag_field="type"):
+    """An image: either its bytes with a media type, or a URL.
+
+    Attributes:
+        data: the encoded image file (PNG, JPEG, ...), or None when ``url`` is given.
+        url: ``https:`` or ``data:`` URL, or None when ``data`` is given.
+        media_type: e.g. ``"image/png"``; required with ``data``.
+        detail: how closely the model should look; None leaves it to the provider.
+    """
+
+    data: bytes | None = None
+    url: str | None = None
+    media_type: str | None = None
+    detail: Literal["auto", "low", "high"] | None = None
+
+    def __post_init__(self) -> None:
+        _check_source("an image", self.data, self.url, self.media_type)
+
+
+class FilePart(Data, frozen=True, tag="file", tag_field="type"):
+    """A document: either its bytes with a media type, or a URL.
+
+    Attributes:
+        data: content of the file, or None when ``url`` is given.
+        url: where the provider can fetch it, or None when ``data`` is given.
+        media_type: e.g. ``"application/pdf"``; required with ``data``.
+        filename: name to show to the model, or None.
+    """
+
+    data: bytes | None = None
+    url: str | None = None
+    media_type: str | None = None
+    filename: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_source("a file", self.data, self.url, self.media_type)
+
+
+Part: TypeAlias = TextPart | ImagePart | FilePart
+
+
+def _check_source(what: str, data: bytes | None, url: str | None, media_type: str | None) -> None:
+    if (data is None) == (url is None):
+        given = "neither" if data is None else "both"
+        raise InvalidParameterError(f"{what} needs either data or url, got {given}")
+    if data is not None and not media_type:
+        raise InvalidParameterError(f'{what} given as data needs a media_type, e.g. "image/png"')
+
+
+class ToolCall(Data, frozen=True):
+    """The model asks to call one of the tools it was offered.
+
+    Attributes:
+        id: id that the tool's result has to carry in ``tool_call_id``.
+        name: name of the tool.
+        arguments_json: the arguments exactly as the model wrote them.
+    """
+
+    id: str
+    name: str
+    arguments_json: str = "{}"
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The arguments as a dictionary.
+
+        Raises:
+            InvalidResponseError: the model did not write a JSON object.
+        """
+        try:
+            return msgspec.json.decode(self.arguments_json or "{}", type=dict[str, Any])
+        except msgspec.MsgspecError as error:
+            raise InvalidResponseError(
+                f"the arguments for tool {self.name!r} are not a JSON object: {error}"
+            ) from None
+
+
+class LLMMessage(Data, frozen=True):
+    """One message of a conversation.
+
+    Attributes:
+        role: ``system``, ``user``, ``assistant`` or ``tool``.
+        content: text, or parts in the order in which the model shall read them.
+        name: name of the speaker, or None.
+        tool_calls: calls that an assistant message asks for.
+        tool_call_id: for role ``tool``: which call this is the result of.
+        reasoning: for role ``assistant``: the reasoning text that came with it, or None.
+
+    Raises:
+        InvalidParameterError: unknown role, or fields that do not belong to the role.
+    """
+
+    role: Role
+    content: str | tuple[Part, ...] = ""
+    name: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+    reasoning: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.role not in get_args(Role):
+            raise InvalidParameterError(
+                f"unknown role {self.role!r}; use one of {', '.join(get_args(Role))}"
+            )
+        if isinstance(self.content, list):
+            msgspec.structs.force_setattr(self, "content", tuple(self.content))
+        if not isinstance(self.content, str) and not (
+            isinstance(self.content, tuple) and all(isinstance(p, Part) for p in self.content)
+        ):
+            raise InvalidParameterError(
+                "content must be text or a sequence of TextPart, ImagePart and FilePart, "
+                f"got {_shown(self.content)}"
+            )
+        if self.role == "tool" and not self.tool_call_id:
+            raise InvalidParameterError("a message with role 'tool' needs a tool_call_id")
+        if self.tool_calls and self.role != "assistant":
+            raise InvalidParameterError(
+                f"only role 'assistant' can have tool_calls, not {self.role!r}"
+            )
+
+    @classmethod
+    def system(cls, text: str) -> LLMMessage:
+        return cls(role="system", content=text)
+
+    @classmethod
+    def user(cls, *content: str | Part) -> LLMMessage:
+        """A user message from text and parts, e.g. ``LLMMessage.user("What is it?", image)``."""
+        if len(content) == 1 and isinstance(content[0], str):
+            return cls(role="user", content=content[0])
+        return cls(
+            role="user",
+            content=tuple(TextPart(text=p) if isinstance(p, str) else p for p in content),
+        )
+
+    @classmethod
+    def assistant(cls, text: str = "", *, tool_calls: Iterable[ToolCall] = ()) -> LLMMessage:
+        return cls(role="assistant", content=text, tool_calls=tuple(tool_calls))
+
+    @classmethod
+    def tool(cls, tool_call_id: str, text: str) -> LLMMessage:
+        """The result of one tool call, to be sent back to the model."""
+        return cls(role="tool", content=text, tool_call_id=tool_call_id)
+
+    @property
+    def text(self) -> str:
+        """The text of the message, without its other parts."""
+        if isinstance(self.content, str):
+            return self.content
+        return "".join(p.text for p in self.content if isinstance(p, TextPart))
+
+
+Messages: TypeAlias = (
+    str | LLMMessage | Mapping[str, Any] | Sequence["LLMMessage | Mapping[str, Any]"]
+)
+"""What the chat verbs accept: text, one message, or a sequence of messages or dictionaries."""
+
+
+def as_messages(messages: Messages) -> tuple[LLMMessage, ...]:
+    """Normalise what a caller may write into a conversation.
+
+    Raises:
+        InvalidParameterError: it is empty, has an unknown role, or cannot be read.
+    """
+    if isinstance(messages, str):
+        messages = LLMMessage.user(messages)
+    if isinstance(messages, LLMMessage | Mapping):
+        messages = [messages]
+    try:
+        result = tuple(
+            m if isinstance(m, LLMMessage) else from_mapping(LLMMessage, m, "message")
+            for m in messages
+        )
+    except TypeError:
+        raise InvalidParameterError(
+            f"messages must be text, a message or a sequence of messages, got {_shown(messages)}"
+        ) from None
+    if not result:
+        raise InvalidParameterError("messages is empty; give at least one message")
+    if not any(m.content or m.tool_calls for m in result):
+        raise InvalidParameterError("every message is empty; give at least one some content")
+    return result
+
+
+def from_mapping(kind: type[T], values: Mapping[str, Any], what: str) -> T:
+    """Build a data type from a dictionary with snake_case or camelCase keys.
+
+    Raises:
+        InvalidParameterError: a key is unknown (with the nearest known one) or a value has the
+            wrong type; the text names the place.
+    """
+    if not isinstance(values, Mapping):
+        raise InvalidParameterError(f"{what} must be a {kind.__name__} or a dictionary, got "
+                                    f"{_shown(values)}")  # fmt: skip
+    wire_names = {f.name: f.encode_name for f in msgspec.structs.fields(kind)}
+    known = {**wire_names, **{wire: wire for wire in wire_names.values()}}
+    renamed: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in known:
+            near = difflib.get_close_matches(str(key), wire_names, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(wire_names)}"
+            raise InvalidParameterError(f"unknown key {key!r} in {what}", hint=hint)
+        renamed[known[key]] = value
+    try:
+        return msgspec.convert(renamed, kind, str_keys=True)
+    except InvalidParameterError:
+        raise
+    except msgspec.ValidationError as error:
+        raise InvalidParameterError(f"{what}: {error}") from None
+
+
+def _shown(value: object) -> str:
+    """A short form of a bad value for an error text."""
+    text = repr(value)
+    return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"
+
+
+# ---- options -------------------------------------------------------------------------------------
+
+
+class ToolDefinition(Data, frozen=True):
+    """A function the model may ask to be called.
+
+    Attributes:
+        name: letters, digits, ``_`` and ``-``, at most 64 characters.
+        description: tells the model when and how to use it.
+        parameters: JSON Schema of the arguments, an object schema.
+    """
+
+    name: str
+    description: str = ""
+    parameters: dict[str, Any] = {"type": "object", "properties": {}}
+
+    def __post_init__(self) -> None:
+        plain = self.name.replace("_", "").replace("-", "")
+        if not (1 <= len(self.name) <= 64 and plain.isalnum() and plain.isascii()):
+            raise InvalidParameterError(
+                f"{self.name!r} is no tool name: 1 to 64 letters, digits, '_' or '-'"
+            )
+
+
+class Timeouts(Data, frozen=True):
+    """How long each phase of a request may take, in seconds.
+
+    None means "not given here" (the next outer level decides); ``float("inf")`` means no limit.
+
+    Attributes:
+        connect_s: opening the connection, TLS included.
+        first_token_s: from sending until the first piece of the answer, retries included.
+        idle_s: silence between two pieces of the answer; keep-alive comments do not count.
+        total_s: the whole request, retries included.
+    """
+
+    connect_s: float | None = None
+    first_token_s: float | None = None
+    idle_s: float | None = None
+    total_s: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            _check_number(f"timeouts.{name}", getattr(self, name), above=0)
+
+
+class Retries(Data, frozen=True):
+    """How a failed request is repeated.  None means "not given here".
+
+    Attributes:
+        attempts: number of tries, the first one included; 1 switches retries off.
+        wait_s: upper bound of the wait before the second try, in seconds; it doubles each time.
+        wait_max_s: upper bound of any wait that we choose, in seconds.
+        retry_after_max_s: the longest wait asked for by the provider that is waited for, in
+            seconds; a longer one ends the request at once with the error.
+    """
+
+    attempts: int | None = None
+    wait_s: float | None = None
+    wait_max_s: float | None = None
+    retry_after_max_s: float | None = None
+
+    def __post_init__(self) -> None:
+        _check_number("retries.attempts", self.attempts, low=1, whole=True)
+        for name in ("wait_s", "wait_max_s", "retry_after_max_s"):
+            _check_number(f"retries.{name}", getattr(self, name), low=0)
+
+
+class LLMRequestOptions(Data, frozen=True):
+    """How to answer.  None always means "not given": the provider's or model's default applies.
+
+    Attributes:
+        temperature: 0 to 2.
+        max_tokens: upper bound of tokens in the answer.
+        top_p: 0 to 1.
+        presence_penalty: -2 to 2.
+        frequency_penalty: -2 to 2.
+        stop: texts that end the answer; they are not part of it.
+        seed: for repeatable answers, where the provider can.
+        tools: what the model may ask to call.
+        tool_choice: ``auto``, ``none``, ``required``, or the name of the tool to call.
+        response_format: ``text``, ``json_object``, or a JSON Schema that the answer must follow.
+        reasoning_effort: how long a reasoning model shall think.
+        timeouts: for this request; what is not given comes from the provider.
+        retries: for this request; what is not given comes from the provider.
+        include_raw: keep the provider's own answer in `LLMResponse.raw`.
+        extra: merged into the request body as it is, for what this library does not know.
+
+    Raises:
+        InvalidParameterError: a value is out of range; the text names it and the range.
+    """
+
+    temperature: float | None = None
+    max_tokens: int | None = None
+    top_p: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    stop: tuple[str, ...] | str | None = None
+    seed: int | None = None
+    tools: tuple[ToolDefinition, ...] = ()
+    tool_choice: str | None = None
+    response_format: Literal["text", "json_object"] | dict[str, Any] | None = None
+    reasoning_effort: ReasoningEffort | None = None
+    timeouts: Timeouts | None = None
+    retries: Retries | None = None
+    include_raw: bool = False
+    extra: dict[str, Any] = {}
+
+    def __post_init__(self) -> None:
+        _check_number("temperature", self.temperature, low=0, high=2)
+        _check_number("max_tokens", self.max_tokens, low=1, whole=True)
+        _check_number("top_p", self.top_p, low=0, high=1)
+        _check_number("presence_penalty", self.presence_penalty, low=-2, high=2)
+        _check_number("frequency_penalty", self.frequency_penalty, low=-2, high=2)
+        _check_number("seed", self.seed, whole=True)
+        if self.stop is not None:
+            stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+            if not all(isinstance(s, str) and s for s in stop):
+                raise InvalidParameterError(f"stop must be non-empty texts, got {_shown(stop)}")
+            msgspec.structs.force_setattr(self, "stop", stop)
+        msgspec.structs.force_setattr(self, "tools", tuple(self.tools))
+        for tool in self.tools:
+            if not isinstance(tool, ToolDefinition):
+                raise InvalidParameterError(f"tools must be ToolDefinition, got {_shown(tool)}")
+        names = [t.name for t in self.tools]
+        if twice := sorted({n for n in names if names.count(n) > 1}):
+            raise InvalidParameterError(f"two tools are called {twice[0]!r}")
+        if self.tool_choice not in (None, "auto", "none", *names) and not (
+            self.tool_choice == "required" and names
+        ):
+            raise InvalidParameterError(
+                f"tool_choice {self.tool_choice!r} is neither auto, none, required nor a given "
+                f"tool ({', '.join(names) or 'no tools given'})"
+            )
+        efforts = get_args(ReasoningEffort)
+        if self.reasoning_effort not in (None, *efforts):
+            raise InvalidParameterError(
+                f"reasoning_effort must be one of {', '.join(efforts)}, "
+                f"got {self.reasoning_effort!r}"
+            )
+        if isinstance(self.response_format, str) and self.response_format not in (
+            "text",
+            "json_object",
+        ):
+            raise InvalidParameterError(
+                "response_format must be 'text', 'json_object' or a JSON Schema, "
+                f"got {self.response_format!r}"
+            )
+
+    def merged_over(self, defaults: LLMRequestOptions) -> LLMRequestOptions:
+        """These options, with what they leave open taken from ``defaults``."""
+        return merged(self, defaults)
+
+
+def as_options(options: LLMRequestOptions | Mapping[str, Any] | None) -> LLMRequestOptions:
+    """Options from what a caller may write: nothing, the type, or a dictionary.
+
+    Raises:
+        InvalidParameterError: unknown key, wrong type or value out of range.
+    """
+    if options is None:
+        return NO_OPTIONS
+    if isinstance(options, LLMRequestOptions):
+        return options
+    return from_mapping(LLMRequestOptions, options, "options")
+
+
+def _merge(given: Any, defaults: Any) -> Any:
+    """``given`` completed field by field from ``defaults``; nested data is completed too."""
+    if given == defaults or defaults == type(defaults)():
+        return given
+    filled: dict[str, Any] = {}
+    for name in given.__struct_fields__:
+        value, default = getattr(given, name), getattr(defaults, name)
+        if isinstance(value, Data) and isinstance(default, Data):
+            filled[name] = _merge(value, default)
+        elif isinstance(value, dict) and isinstance(default, dict) and name == "extra":
+            filled[name] = {**default, **value}
+        else:
+            open_ = value is None or value is False or value == ()
+            filled[name] = default if open_ else value
+    return type(given)(**filled)
+
+
+def merged(*levels: T) -> T:
+    """Several levels of the same settings in one, the first level being the strongest."""
+    result: T = reduce(_merge, levels)
+    return result
+
+
+def _check_number(
+    name: str,
+    value: float | None,
+    *,
+    low: float = -math.inf,
+    high: float = math.inf,
+    above: float | None = None,
+    whole: bool = False,
+) -> None:
+    if value is None:
+        return
+    kind = "a whole number" if whole else "a number"
+    if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
+        raise InvalidParameterError(f"{name} must be {kind}, got {_shown(value)}")
+    if math.isnan(value) or not low <= value <= high or (above is not None and value <= above):
+        if above is not None:
+            wanted = f"above {above:g}"
+        elif high == math.inf:
+            wanted = f"at least {low:g}"
+        else:
+            wanted = f"between {low:g} and {high:g}"
+        raise InvalidParameterError(f"{name} must be {wanted}, got {value!r}")
+
+
+NO_OPTIONS = LLMRequestOptions()
+
+
+class LLMRequest(Data, frozen=True):
+    """One request on its way through the policies to the wire.
+
+    Attributes:
+        id: our id; events, errors and the response carry it.
+        model: the provider's name of the model.
+        messages: the conversation, at least one message.
+        options: completed from all defaults.
+        operation: ``chat`` or ``completion``; both are sent as a conversation.
+        stream: whether the provider is asked to answer piece by piece.
+    """
+
+    id: str
+    model: str
+    messages: tuple[LLMMessage, ...]
+    options: LLMRequestOptions = NO_OPTIONS
+    operation: Literal["chat", "completion"] = "chat"
+    stream: bool = True
+
+
+# ---- answers -------------------------------------------------------------------------------------
+
+
+class Usage(Data, frozen=True, omit_defaults=True):
+    """Tokens counted by the provider.
+
+    Attributes:
+        prompt_tokens: all tokens of the input, those read from a cache included.
+        completion_tokens: all tokens of the answer, reasoning included.
+        cached_tokens: the part of ``prompt_tokens`` that was read from a cache.
+        reasoning_tokens: the part of ``completion_tokens`` that was reasoning.
+        estimated: True if these are our estimate, because the provider sent no figures.
+    """
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+    estimated: bool = False
+
+    @property
+    def total_tokens(self) -> int:
+        return self.prompt_tokens + self.completion_tokens
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
+            completion_tokens=self.completion_tokens + other.completion_tokens,
+            cached_tokens=self.cached_tokens + other.cached_tokens,
+            reasoning_tokens=self.reasoning_tokens + other.reasoning_tokens,
+            estimated=self.estimated or other.estimated,
+        )
+
+
+class Timings(Data, frozen=True):
+    """How long an answer took, in seconds, measured by us.
+
+    Attributes:
+        first_token_s: from the start to the first piece of the answer; None if none came.
+        total_s: from the start to the end, retries included.
+        attempts: how often the request was sent.
+    """
+
+    first_token_s: float | None = None
+    total_s: float = 0.0
+    attempts: int = 1
+
+
+class LLMResponse(Data, frozen=True):
+    """A whole answer, or what there is of it.
+
+    Attributes:
+        text: the answer's text, without reasoning.
+        reasoning: the reasoning text that the provider showed, or ``""``.
+        tool_calls: tools that the model asks to call, in its order.
+        finish_reason: why it ended; None while it has not ended.
+        provider_finish_reason: the provider's own word for it, or None.
+        usage: token counts, or None if the provider sent none.
+        model: the model that answered, as the provider names it.
+        provider_id: which provider answered.
+        request_id: our id of the request, as in the events.
+        response_id: the provider's id of the answer, or None.
+        timings: how long it took.
+        raw: the provider's own answer, when `LLMRequestOptions.include_raw` was set: the decoded
+            JSON documents in the order in which they arrived.
+    """
+
+    text: str = ""
+    reasoning: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    finish_reason: FinishReason | None = None
+    provider_finish_reason: str | None = None
+    usage: Usage | None = None
+    model: str = ""
+    provider_id: str = ""
+    request_id: str = ""
+    response_id: str | None = None
+    timings: Timings = Timings()
+    raw: tuple[Any, ...] | None = None
+
+    def to_message(self) -> LLMMessage:
+        """The answer as the assistant's message, to go on with the conversation."""
+        return LLMMessage(
+            role="assistant",
+            content=self.text,
+            tool_calls=self.tool_calls,
+            reasoning=self.reasoning or None,
+        )
+
+
+# What decoders produce and policies pass on.  One small object per piece of an answer, built for
+# every token: no keyword-only constructor, no garbage collector tracking.
+
+
+class TextDelta(msgspec.Struct, frozen=True, gc=False):
+    """The next piece of the answer's text."""
+
+    text: str
+
+
+class ReasoningDelta(msgspec.Struct, frozen=True, gc=False):
+    """The next piece of the reasoning text."""
+
+    text: str
+
+
+class ToolCallDelta(msgspec.Struct, frozen=True, gc=False, rename="camel"):
+    """A piece of a tool call.
+
+    Attributes:
+        index: which call of this answer, from 0.
+        id: id of the call; empty except in the first piece.
+        name: name of the tool; empty except in the first piece.
+        arguments: the next piece of the arguments' JSON text.
+    """
+
+    index: int
+    id: str = ""
+    name: str = ""
+    arguments: str = ""
+
+
+class UsageDelta(msgspec.Struct, frozen=True, gc=False):
+    """Token counts for the whole answer so far; a later one replaces an earlier one."""
+
+    usage: Usage
+
+
+class FinishDelta(msgspec.Struct, frozen=True, gc=False):
+    """The provider says why the answer ended."""
+
+    reason: FinishReason
+    provider_reason: str | None = None
+
+
+class MetaDelta(msgspec.Struct, frozen=True, gc=False):
+    """Facts about the answer: the model that gives it and the provider's id of it."""
+
+    model: str | None = None
+    response_id: str | None = None
+
+
+class RawDelta(msgspec.Struct, frozen=True):
+    """One decoded JSON document of the provider; only when ``include_raw`` was asked."""
+
+    document: Any
+
+
+Delta: TypeAlias = (
+    TextDelta | ReasoningDelta | ToolCallDelta | UsageDelta | FinishDelta | MetaDelta | RawDelta
+)
+
+
+class LLMStreamEvent(Data, frozen=True, omit_defaults=True):
+    """One event of a running answer.
+
+    Attributes:
+        kind: which of the other fields is set.
+        index: running number of the event in its stream, from 0.
+        text: kinds ``text`` and ``reasoning``: the new piece.
+        tool_call: kind ``tool_call``: the new piece of a call.
+        usage: kind ``usage``: token counts so far.
+        response: kind ``done``: the whole answer; it is the last event.
+    """
+
+    kind: Literal["text", "reasoning", "tool_call", "usage", "done"]
+    index: int
+    text: str = ""
+    tool_call: ToolCallDelta | None = None
+    usage: Usage | None = None
+    response: LLMResponse | None = None
+
+
+# ---- models --------------------------------------------------------------------------------------
+
+
+class ModelPrice(Data, frozen=True):
+    """Price in US dollars per million tokens; None where unknown."""
+
+    input_usd: float | None = None
+    output_usd: float | None = None
+    cached_input_usd: float | None = None
+
+
+class LLMModelInfo(Data, frozen=True, omit_defaults=True):
+    """What is known about a model.  None means unknown, never "no".
+
+    Attributes:
+        id: name to use in requests.
+        name: name to show to people; the id if there is no other.
+        provider_id: the provider that offers it.
+        context_window_tokens: how many tokens prompt and answer may have together.
+        max_output_tokens: how many tokens an answer may have.
+        capabilities: what it can do, or None if the provider does not say.
+        input_modalities: ``text``, ``image``, ``audio``, ``file``, or None if unknown.
+        size_bytes: size on disk of a local model.
+        parameters: number of parameters as people write it, e.g. ``"8B"``.
+        quantization: e.g. ``"Q4_K_M"``.
+        loaded: whether a local model is in memory now.
+        deprecated: whether the provider will withdraw it.
+        price: what it costs.
+        sources: for each known field, as ``(field, source)``, where the fact comes from:
+            ``endpoint``, ``registry``, ``user`` or ``guess``.
+    """
+
+    id: str
+    name: str = ""
+    provider_id: str = ""
+    context_window_tokens: int | None = None
+    max_output_tokens: int | None = None
+    capabilities: frozenset[Capability] | None = None
+    input_modalities: frozenset[str] | None = None
+    size_bytes: int | None = None
+    parameters: str | None = None
+    quantization: str | None = None
+    loaded: bool | None = None
+    deprecated: bool | None = None
+    price: ModelPrice | None = None
+    sources: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            msgspec.structs.force_setattr(self, "name", self.id)
+
+    @classmethod
+    def known(cls, source: str, **facts: Any) -> LLMModelInfo:
+        """A model whose given facts all come from ``source``; facts that are None are left out."""
+        given = {field: fact for field, fact in facts.items() if fact is not None}
+        named = tuple((f, source) for f in given if f not in ("id", "name", "provider_id"))
+        return cls(**given, sources=named)
+
+    def source_of(self, field: str) -> str | None:
+        """Where the value of ``field`` comes from, or None if it is not known."""
+        return dict(self.sources).get(field)
