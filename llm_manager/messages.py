@@ -44,13 +44,13 @@ class Data(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 # ---- messages ------------------------------------------------------------------------------------
 
 
-class TextPart(Data, frozen=True, tag="text", tag_field="type"):
+class TextPart(Data, frozen=True, kw_only=True, tag="text", tag_field="type"):
     """A piece of text inside a message."""
 
     text: str
 
 
-class ImagePart(Data, frozen=True, tag="image", tag_field="type"):
+class ImagePart(Data, frozen=True, kw_only=True, tag="image", tag_field="type"):
     """An image: either its bytes with a media type, or a URL.
 
     Attributes:
@@ -69,7 +69,7 @@ class ImagePart(Data, frozen=True, tag="image", tag_field="type"):
         _check_source("an image", self.data, self.url, self.media_type)
 
 
-class FilePart(Data, frozen=True, tag="file", tag_field="type"):
+class FilePart(Data, frozen=True, kw_only=True, tag="file", tag_field="type"):
     """A document: either its bytes with a media type, or a URL.
 
     Attributes:
@@ -99,7 +99,7 @@ def _check_source(what: str, data: bytes | None, url: str | None, media_type: st
         raise InvalidParameterError(f'{what} given as data needs a media_type, e.g. "image/png"')
 
 
-class ToolCall(Data, frozen=True):
+class ToolCall(Data, frozen=True, kw_only=True):
     """The model asks to call one of the tools it was offered.
 
     Attributes:
@@ -127,7 +127,7 @@ class ToolCall(Data, frozen=True):
             ) from None
 
 
-class LLMMessage(Data, frozen=True):
+class LLMMessage(Data, frozen=True, kw_only=True):
     """One message of a conversation.
 
     Attributes:
@@ -269,7 +269,7 @@ def _shown(value: object) -> str:
 # ---- options -------------------------------------------------------------------------------------
 
 
-class ToolDefinition(Data, frozen=True):
+class ToolDefinition(Data, frozen=True, kw_only=True):
     """A function the model may ask to be called.
 
     Attributes:
@@ -280,7 +280,9 @@ class ToolDefinition(Data, frozen=True):
 
     name: str
     description: str = ""
-    parameters: dict[str, Any] = {"type": "object", "properties": {}}
+    parameters: dict[str, Any] = msgspec.field(
+        default_factory=lambda: {"type": "object", "properties": {}}
+    )
 
     def __post_init__(self) -> None:
         plain = self.name.replace("_", "").replace("-", "")
@@ -290,7 +292,7 @@ class ToolDefinition(Data, frozen=True):
             )
 
 
-class Timeouts(Data, frozen=True):
+class Timeouts(Data, frozen=True, kw_only=True):
     """How long each phase of a request may take, in seconds.
 
     None means "not given here" (the next outer level decides); ``float("inf")`` means no limit.
@@ -312,7 +314,7 @@ class Timeouts(Data, frozen=True):
             _check_number(f"timeouts.{name}", getattr(self, name), above=0)
 
 
-class Retries(Data, frozen=True):
+class Retries(Data, frozen=True, kw_only=True):
     """How a failed request is repeated.  None means "not given here".
 
     Attributes:
@@ -334,7 +336,7 @@ class Retries(Data, frozen=True):
             _check_number(f"retries.{name}", getattr(self, name), low=0)
 
 
-class LLMRequestOptions(Data, frozen=True):
+class LLMRequestOptions(Data, frozen=True, kw_only=True):
     """How to answer.  None always means "not given": the provider's or model's default applies.
 
     Attributes:
@@ -483,7 +485,7 @@ def _check_number(
 NO_OPTIONS = LLMRequestOptions()
 
 
-class LLMRequest(Data, frozen=True):
+class LLMRequest(Data, frozen=True, kw_only=True):
     """One request on its way through the policies to the wire.
 
     Attributes:
@@ -506,7 +508,7 @@ class LLMRequest(Data, frozen=True):
 # ---- answers -------------------------------------------------------------------------------------
 
 
-class Usage(Data, frozen=True, omit_defaults=True):
+class Usage(Data, frozen=True, kw_only=True, omit_defaults=True):
     """Tokens counted by the provider.
 
     Attributes:
@@ -537,7 +539,7 @@ class Usage(Data, frozen=True, omit_defaults=True):
         )
 
 
-class Timings(Data, frozen=True):
+class Timings(Data, frozen=True, kw_only=True):
     """How long an answer took, in seconds, measured by us.
 
     Attributes:
@@ -551,7 +553,7 @@ class Timings(Data, frozen=True):
     attempts: int = 1
 
 
-class LLMResponse(Data, frozen=True):
+class LLMResponse(Data, frozen=True, kw_only=True):
     """A whole answer, or what there is of it.
 
     Attributes:
@@ -656,7 +658,7 @@ Delta: TypeAlias = (
 )
 
 
-class LLMStreamEvent(Data, frozen=True, omit_defaults=True):
+class LLMStreamEvent(Data, frozen=True, kw_only=True, omit_defaults=True):
     """One event of a running answer.
 
     Attributes:
@@ -679,7 +681,7 @@ class LLMStreamEvent(Data, frozen=True, omit_defaults=True):
 # ---- models --------------------------------------------------------------------------------------
 
 
-class ModelPrice(Data, frozen=True):
+class ModelPrice(Data, frozen=True, kw_only=True):
     """Price in US dollars per million tokens; None where unknown."""
 
     input_usd: float | None = None
@@ -687,7 +689,7 @@ class ModelPrice(Data, frozen=True):
     cached_input_usd: float | None = None
 
 
-class LLMModelInfo(Data, frozen=True, omit_defaults=True):
+class LLMModelInfo(Data, frozen=True, kw_only=True, omit_defaults=True):
     """What is known about a model.  None means unknown, never "no".
 
     Attributes:

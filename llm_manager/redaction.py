@@ -26,7 +26,7 @@ _KEY_SHAPES = re.compile(
 
 
 def redact(text: str, secrets: Iterable[str] = ()) -> str:
-    """``text`` with every one of ``secrets``, and whatever looks like a key, replaced by ``***``."""
+    """``text`` with each of ``secrets``, and whatever looks like a key, replaced by ``***``."""
     for secret in secrets:
         if secret:
             text = text.replace(secret, MASK)

@@ -1,0 +1,778 @@
+"""Events: what happens to providers, and how listeners learn of it.
+
+The first half is data, one frozen type per event; its ``name`` is the TypeScript spelling that
+listeners subscribe to.  The second half is `EventEmitter`, pyee's emitter with delivery that a
+status display can rely on:
+
+* **Order.**  Every listener sees the events of one emitter in the order in which they happened,
+  one at a time, whichever threads emit and however long a listener takes.
+* **Isolation.**  `emit` only appends to mailboxes.  No listener runs inside the code that emits,
+  none can raise into it, delay it or skip another listener; ``error`` never raises.
+* **Place.**  A listener runs on the event loop that was running where it was registered; where
+  none was, on one background thread.  ``delivery="inline"`` runs it where the event is emitted,
+  as soon as no lock is held.
+* **Bounds.**  A mailbox holds 1,024 events; then the oldest go, counted in ``coalesced``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextlib
+import inspect
+import logging
+import os
+import threading
+import weakref
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from typing import Any, ClassVar, Literal, TypeVar
+
+import msgspec
+from pyee.base import EventEmitter as PyeeEmitter
+
+from ._threads import LoopThread
+from .messages import Data, LLMModelInfo, Usage
+from .redaction import redact
+from .status import ErrorInfo, LLMProviderStatus, Reason
+
+log = logging.getLogger("llm_manager.events")
+
+
+# ---- the events ----------------------------------------------------------------------------------
+
+
+class Event(Data, frozen=True, kw_only=True):
+    """Base of all events.
+
+    Attributes:
+        name: what listeners subscribe to.
+        provider_id: the provider it is about; empty for the manager's own events.
+        at: when it happened, UTC.
+        gseq: running number over all providers of a manager, without gaps; None when it comes
+            from the provider itself.
+        schema: version of the event's fields.
+    """
+
+    name: ClassVar[str]
+    provider_id: str = ""
+    at: datetime = msgspec.field(default_factory=lambda: datetime.now(UTC))
+    gseq: int | None = None
+    schema: int = 1
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"event": self.name, **super().to_dict()}
+
+
+class StatusChanged(Event, frozen=True, kw_only=True):
+    """The state grew by one step (``current.seq``).
+
+    When the status *word* differs, the same object is also emitted under the new word:
+    ``connecting``, ``connected``, ``degraded``, ``reconnecting``, ``failed``, ``draining``,
+    ``disconnected``, ``closed``.
+
+    Attributes:
+        previous: the state before.
+        current: the state now.
+        replayed: True for the snapshot that `subscribe` delivers first.
+        coalesced: how many events this listener missed before this one.
+    """
+
+    name = "statusChanged"
+    previous: LLMProviderStatus
+    current: LLMProviderStatus
+    replayed: bool = False
+    coalesced: int = 0
+
+
+class ReconnectScheduled(Event, frozen=True, kw_only=True):
+    """A lost provider will be tried again in ``delay_s`` seconds, at ``retry_at`` (UTC)."""
+
+    name = "reconnectScheduled"
+    attempt: int
+    delay_s: float
+    retry_at: datetime
+    reason: Reason
+
+
+class ModelsChanged(Event, frozen=True, kw_only=True):
+    """The model list really differs, or it became stale or fresh.
+
+    Attributes:
+        added, removed, changed: ids of models.
+        models: the whole list.
+        revision: grows with each change.
+        source: where the list comes from.
+        fetched_at: when it was read, UTC.
+        stale: True if reading it failed and this is the last good list.
+    """
+
+    name = "modelsChanged"
+    added: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    models: tuple[LLMModelInfo, ...] = ()
+    revision: int = 0
+    source: Literal["live", "static"] = "live"
+    fetched_at: datetime | None = None
+    stale: bool = False
+
+
+class ModelChanged(Event, frozen=True, kw_only=True):
+    """The active model of a provider is another one; None means none is chosen."""
+
+    name = "modelChanged"
+    previous: str | None
+    current: str | None
+
+
+class ModelLoadProgress(Event, frozen=True, kw_only=True):
+    """A local model is being fetched or loaded.
+
+    Attributes:
+        model: its id.
+        phase: the server's word for what it does, e.g. ``"pulling manifest"``.
+        fraction: 0 to 1, or None when unknown.
+        completed_bytes, total_bytes: of the current phase, or None when unknown.
+    """
+
+    name = "modelLoadProgress"
+    model: str
+    phase: str
+    fraction: float | None = None
+    completed_bytes: int | None = None
+    total_bytes: int | None = None
+
+
+class ModelLoaded(Event, frozen=True, kw_only=True):
+    """A local model is in memory, or (``phase="pulled"``) on disk."""
+
+    name = "modelLoaded"
+    model: str
+    phase: Literal["loaded", "pulled"] = "loaded"
+
+
+class ModelUnloaded(Event, frozen=True, kw_only=True):
+    """A local model has left memory."""
+
+    name = "modelUnloaded"
+    model: str
+
+
+class HealthCheck(Event, frozen=True, kw_only=True):
+    """A probe started or ended; a stream of these is a heartbeat.
+
+    Attributes:
+        phase: ``started``, ``succeeded`` or ``failed``.
+        latency_ms: how long it took, in milliseconds; None while it runs.
+        error: why it failed, or None.
+    """
+
+    name = "healthCheck"
+    phase: Literal["started", "succeeded", "failed"]
+    latency_ms: float | None = None
+    error: ErrorInfo | None = None
+
+
+class RequestStarted(Event, frozen=True, kw_only=True):
+    """A request begins its way; exactly one `RequestFinished` follows."""
+
+    name = "requestStarted"
+    request_id: str
+    model: str
+    operation: str
+
+
+class RequestFinished(Event, frozen=True, kw_only=True):
+    """A request has ended, however it did; its connection is released.
+
+    Attributes:
+        request_id: as in `RequestStarted`.
+        outcome: ``ok``, ``error``, ``cancelled`` (by `cancel`, task or shutdown) or ``abandoned``
+            (the reader left early).
+        attempts: how often it was sent.
+        duration_s: from start to end, in seconds.
+        first_token_s: until the first piece of the answer, in seconds; None if none came.
+        usage: token counts, if the provider sent them.
+        error: why it failed, or None.
+    """
+
+    name = "requestFinished"
+    request_id: str
+    model: str
+    operation: str
+    outcome: Literal["ok", "error", "cancelled", "abandoned"]
+    attempts: int = 0
+    duration_s: float = 0.0
+    first_token_s: float | None = None
+    usage: Usage | None = None
+    error: ErrorInfo | None = None
+
+
+class RetryScheduled(Event, frozen=True, kw_only=True):
+    """A request failed and will be sent again.
+
+    Attributes:
+        request_id: which request.
+        attempt: the attempt that failed, from 1.
+        of: how many attempts there will be at most.
+        wait_s: seconds until the next one.
+        retry_at: when that is, UTC.
+        error: why it failed.
+    """
+
+    name = "retryScheduled"
+    request_id: str
+    attempt: int
+    of: int
+    wait_s: float
+    retry_at: datetime
+    error: ErrorInfo
+
+
+class ErrorOccurred(Event, frozen=True, kw_only=True):
+    """Something failed in the background, where no caller can be told.
+
+    Attributes:
+        error: what happened.
+        operation: what was being done.
+        request_id: the request it belongs to, or None.
+    """
+
+    name = "error"
+    error: ErrorInfo
+    operation: str = ""
+    request_id: str | None = None
+
+
+class ListenerFailed(Event, frozen=True, kw_only=True):
+    """A listener raised; the others and the emitter are not affected.
+
+    Attributes:
+        event: what it listened to.
+        listener: its repr.
+        error: what it raised.
+        consecutive: how often in a row it has failed.
+    """
+
+    name = "listenerError"
+    event: str
+    listener: str
+    error: ErrorInfo
+    consecutive: int = 1
+
+
+class ProviderAdded(Event, frozen=True, kw_only=True):
+    """A provider was registered with the manager."""
+
+    name = "providerAdded"
+
+
+class ProviderRemoved(Event, frozen=True, kw_only=True):
+    """A provider was taken out of the manager."""
+
+    name = "providerRemoved"
+
+
+class ActiveProviderChanged(Event, frozen=True, kw_only=True):
+    """Requests without a provider's name go to another provider; None means to none."""
+
+    name = "activeProviderChanged"
+    previous: str | None
+    current: str | None
+    reason: Literal["first", "user", "removed"] = "user"
+
+
+# ---- delivery ------------------------------------------------------------------------------------
+
+Listener = Callable[..., Any]
+AnyListener = TypeVar("AnyListener", bound=Listener)
+Delivery = Literal["loop", "inline"]
+
+MAILBOX_LIMIT = 1024
+# One turn of the loop delivers at most this many events to a synchronous listener.
+_BATCH = 64
+
+_dispatcher = LoopThread("llm_manager-events")
+
+
+def on_dispatcher_thread() -> bool:
+    """Whether the caller is a listener that was registered where no loop ran."""
+    return _dispatcher.is_current
+
+
+class Subscription:
+    """One registered listener and its mailbox; `close` ends it."""
+
+    def __init__(
+        self,
+        emitter: EventEmitter,
+        event: str,
+        listener: Listener,
+        *,
+        delivery: Delivery = "loop",
+        limit: int = MAILBOX_LIMIT,
+        conflate: bool = False,
+        once: bool = False,
+        weak: bool = False,
+    ) -> None:
+        self.event = event
+        self.once = once
+        self.coalesced = 0
+        self._emitter = weakref.ref(emitter)
+        self._listener = _reference(listener, weak, self.close)
+        self._loop = None if delivery == "inline" else asyncio._get_running_loop()
+        self._inline = delivery == "inline"
+        self._limit = 1 if conflate else limit
+        self._mailbox: collections.deque[tuple[tuple[Any, ...], dict[str, Any]]] = (
+            collections.deque()
+        )
+        self._lock = threading.Lock()
+        self._scheduled = False
+        self._closed = False
+        self._task: asyncio.Task[None] | None = None
+        self._waiters: list[asyncio.Future[None]] = []
+        self._failures: collections.Counter[str] = collections.Counter()
+        self._consecutive = 0
+
+    def __repr__(self) -> str:
+        return f"<Subscription to {self.event!r}{', closed' if self._closed else ''}>"
+
+    def __enter__(self) -> Subscription:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    @property
+    def listener(self) -> Listener | None:
+        """The function that is called; None when it was registered weakly and is gone."""
+        listener: Listener | None = self._listener()
+        return listener
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    def close(self) -> None:
+        """Stop listening at once; a running asynchronous listener is cancelled.  Idempotent."""
+        self._closed = True
+        if emitter := self._emitter():
+            emitter._discard(self)
+        with self._lock:
+            self._mailbox.clear()
+            task = self._task
+        if task is None or task.done():
+            return
+        loop = task.get_loop()
+        with contextlib.suppress(RuntimeError):  # the loop is closed, and its tasks with it
+            if asyncio._get_running_loop() is loop:
+                if task is not asyncio.current_task():
+                    task.cancel()
+            else:
+                loop.call_soon_threadsafe(task.cancel)
+
+    # ---- from the emitter ------------------------------------------------------------------------
+
+    def _post(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Put an event into the mailbox; says whether `_schedule` has to be called."""
+        if self._closed:
+            return False
+        with self._lock:
+            if len(self._mailbox) >= self._limit:
+                self._mailbox.popleft()
+                self.coalesced += 1
+            self._mailbox.append((args, kwargs))
+            if self._scheduled:
+                return False
+            self._scheduled = True
+        return True
+
+    def _schedule(self) -> None:
+        if self._inline:
+            self._drain()
+            return
+        loop = self._loop if self._loop is not None else _dispatcher.loop
+        try:
+            if asyncio._get_running_loop() is loop:
+                loop.call_soon(self._drain)
+            else:
+                loop.call_soon_threadsafe(self._drain)
+        except RuntimeError:  # the loop is closed: nobody is left to listen
+            self._scheduled = False
+            self.close()
+
+    # ---- on the listener's side ------------------------------------------------------------------
+
+    def _take(self) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        with self._lock:
+            if not self._closed and self._mailbox:
+                args, kwargs = self._mailbox.popleft()
+                missed, self.coalesced = self.coalesced, 0
+            else:
+                self._scheduled = False
+                self._task = None
+                waiters, self._waiters = self._waiters, []
+                for waiter in waiters:
+                    if not waiter.done():
+                        waiter.set_result(None)
+                return None
+        if missed and args and isinstance(args[0], StatusChanged):
+            args = (msgspec.structs.replace(args[0], coalesced=missed), *args[1:])
+        return args, kwargs
+
+    def _drain(self) -> None:
+        """Deliver what is in the mailbox, in order; asynchronous listeners go on in a task."""
+        for _ in range(_BATCH if not self._inline else MAILBOX_LIMIT * 2):
+            item = self._take()
+            if item is None:
+                return
+            listener = self.listener
+            if listener is None:
+                continue
+            try:
+                result = listener(*item[0], **item[1])
+            except (Exception, asyncio.CancelledError, BaseExceptionGroup) as error:  # noqa: BLE001 - whatever a listener raises is its own affair
+                self._failed(error)
+                continue
+            except BaseException:
+                # An exit is under way (KeyboardInterrupt); the mailbox must not stay locked.
+                self._scheduled = False
+                raise
+            if inspect.isawaitable(result):
+                if not self._inline:
+                    loop = asyncio.get_running_loop()
+                    self._task = loop.create_task(self._pump(result))
+                    return
+                if inspect.iscoroutine(result):
+                    result.close()
+                self._failed(TypeError("a listener with delivery='inline' must not be async"))
+                continue
+            self._consecutive = 0
+        self._schedule()
+
+    async def _pump(self, result: Any) -> None:
+        """Await an asynchronous listener, then go on with the mailbox, one event after another."""
+        while True:
+            try:
+                if inspect.isawaitable(result):
+                    await result
+                self._consecutive = 0
+            except asyncio.CancelledError as error:
+                task = asyncio.current_task()
+                if task is not None and task.cancelling():
+                    # Not the listener's doing: it was closed, or its loop is shutting down.
+                    with self._lock:
+                        self._scheduled, self._task = False, None
+                    raise
+                self._failed(error)
+            except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001 - see _drain
+                self._failed(error)
+            result = None
+            item = self._take()
+            if item is None:
+                return
+            listener = self.listener
+            if listener is not None:
+                try:
+                    result = listener(*item[0], **item[1])
+                except (Exception, asyncio.CancelledError, BaseExceptionGroup) as error:  # noqa: BLE001 - see _drain
+                    self._failed(error)
+
+    def _failed(self, error: BaseException) -> None:
+        """Report a listener that raised: logged once for each kind of error, then only counted."""
+        self._consecutive += 1
+        kind = type(error).__name__
+        self._failures[kind] += 1
+        name = _described(self.listener)
+        if self._failures[kind] == 1:
+            log.error("listener %s for %r failed", name, self.event, exc_info=error)
+        emitter = self._emitter()
+        # A report about a failing reporter could go on for ever.
+        if emitter is not None and self.event not in ("error", "listenerError"):
+            emitter.emit(
+                ListenerFailed.name,
+                ListenerFailed(
+                    provider_id=emitter.source_id,
+                    event=self.event,
+                    listener=name,
+                    error=ErrorInfo(
+                        code="listener_failed", type=kind, message=redact(str(error))[:500]
+                    ),
+                    consecutive=self._consecutive,
+                ),
+            )
+
+    def _after_fork(self) -> bool:
+        """Begin anew in a child process; says whether the listener still has a place to run."""
+        self._lock = threading.Lock()
+        self._mailbox.clear()
+        self._scheduled, self._task, self._waiters = False, None, []
+        return self._loop is None
+
+
+class EventEmitter(PyeeEmitter):
+    """pyee's emitter with ordered, isolated, thread-safe delivery; see the module's text.
+
+    ``on``, ``add_listener``, ``once``, ``emit``, ``remove_listener``, ``listeners`` and
+    ``event_names`` mean what they mean in pyee, except that `emit` returns before listeners run
+    and that removing what is not there does nothing.
+
+    Attributes:
+        source_id: what the events are about, for `ListenerFailed`.
+    """
+
+    source_id: str = ""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # The one lock of this emitter: whoever changes state and announces it holds it for both.
+        self.lock = threading.RLock()
+        self._depth = 0
+        self._ready: list[Subscription] = []
+        self._subscriptions: dict[str, list[Subscription]] = {}
+        self._relay: Callable[[str, tuple[Any, ...]], Iterable[Subscription]] | None = None
+        _emitters.add(self)
+
+    # ---- listening -------------------------------------------------------------------------------
+
+    def on(self, event: str, f: Any = None, **how: Any) -> Any:
+        """Call ``f`` for every later ``event``; without ``f``, a decorator.
+
+        Args:
+            event: name of the event.
+            f: function or coroutine function.
+            how: as for `subscribe`.
+        """
+        if f is None:
+            return self.listens_to(event, **how)
+        return self.add_listener(event, f, **how)
+
+    def listens_to(self, event: str, **how: Any) -> Callable[[AnyListener], AnyListener]:
+        """`on` as a decorator."""
+
+        def register(f: AnyListener) -> AnyListener:
+            return self.add_listener(event, f, **how)
+
+        return register
+
+    def add_listener(self, event: str, f: AnyListener, **how: Any) -> AnyListener:
+        """`on` without its decorator form; the same function counts once per event."""
+        with self.atomic():
+            known = any(s.listener == f and not s.once for s in self._subscriptions.get(event, ()))
+            if not known:
+                self._add(Subscription(self, event, f, **how))
+        return f
+
+    def once(self, event: str, f: Any = None) -> Any:
+        """Call ``f`` for the next ``event`` only; without ``f``, a decorator."""
+        if f is None:
+            return lambda g: self.once(event, g)
+        self._add(Subscription(self, event, f, once=True))
+        return f
+
+    def subscribe(
+        self,
+        listener: Listener,
+        event: str = StatusChanged.name,
+        *,
+        delivery: Delivery = "loop",
+        conflate: bool = False,
+        weak: bool = False,
+        limit: int = MAILBOX_LIMIT,
+    ) -> Subscription:
+        """Tell ``listener`` the present state, then every later ``event``: no gap, no repetition.
+
+        Args:
+            listener: function or coroutine function.
+            event: its name; events without a present state have nothing to tell at first.
+            delivery: ``loop`` (see the module's text) or ``inline``.
+            conflate: only ever keep the newest undelivered event.
+            weak: do not keep the listener (a bound method, say) alive.
+            limit: how many undelivered events are kept.
+        """
+        subscription = Subscription(
+            self, event, listener, delivery=delivery, conflate=conflate, weak=weak, limit=limit
+        )
+        with self.atomic():
+            self._add(subscription)
+            for present in self._present(event):
+                if subscription._post((present,), {}):
+                    self._ready.append(subscription)
+        return subscription
+
+    def remove_listener(self, event: str, f: Listener) -> None:
+        """Stop calling ``f`` for ``event``, from now on; nothing happens if it is not called."""
+        with self.lock:
+            found = [s for s in self._subscriptions.get(event, ()) if s.listener == f]
+            found.sort(key=lambda s: s.once)
+        if found:
+            found[0].close()
+
+    def remove_all_listeners(self, event: str | None = None) -> None:
+        with self.lock:
+            names = list(self._subscriptions) if event is None else [event]
+            found = [s for name in names for s in self._subscriptions.get(name, ())]
+        for subscription in found:
+            subscription.close()
+
+    def listeners(self, event: str) -> list[Listener]:
+        with self.lock:
+            found = [s.listener for s in self._subscriptions.get(event, ())]
+        return [f for f in found if f is not None]
+
+    def event_names(self) -> set[str]:
+        with self.lock:
+            return set(self._subscriptions)
+
+    # ---- emitting --------------------------------------------------------------------------------
+
+    def emit(self, event: str, *args: Any, **kwargs: Any) -> bool:
+        """Tell everybody who listens to ``event``; says whether anybody does.
+
+        Never runs a listener before it returns (``delivery="inline"`` apart), never blocks on one,
+        never raises what one raises.  Safe from any thread.
+        """
+        with self.atomic():
+            handled = self._post(event, args, kwargs, self._ready)
+        if not handled and event == "error":
+            log.warning("unhandled error: %s", args[0] if args else None)
+        return handled
+
+    def publish(self, event: Event) -> bool:
+        """Emit an event under its name."""
+        return self.emit(event.name, event)
+
+    def atomic(self) -> _Atomic:
+        """Hold the emitter's lock: what is emitted inside is delivered in one piece afterwards."""
+        return _Atomic(self)
+
+    async def flush(self, timeout_s: float = 1.0, *, synchronous_only: bool = False) -> bool:
+        """Wait until the listeners on this loop have got what was emitted before.
+
+        Args:
+            timeout_s: how long at most; a listener that takes longer is not waited for.
+            synchronous_only: do not wait for listeners that are coroutine functions.
+
+        Returns:
+            Whether all of them have.
+        """
+        loop = asyncio.get_running_loop()
+        me = asyncio.current_task()
+        waiters: list[asyncio.Future[None]] = []
+        with self.lock:
+            everyone = [s for found in self._subscriptions.values() for s in found]
+        for subscription in everyone:
+            if subscription._loop is not loop or subscription._task is me is not None:
+                continue
+            if synchronous_only and subscription._task is not None:
+                continue
+            with subscription._lock:
+                if subscription._scheduled:
+                    waiter = loop.create_future()
+                    subscription._waiters.append(waiter)
+                    waiters.append(waiter)
+        if not waiters:
+            return True
+        if synchronous_only:
+            # An asynchronous listener shows as such only after its first call.
+            await asyncio.sleep(0)
+            waiters = [w for w in waiters if not w.done()]
+            if not waiters:
+                return True
+        _, late = await asyncio.wait(waiters, timeout=timeout_s)
+        return not late
+
+    # ---- inside ----------------------------------------------------------------------------------
+
+    def _present(self, event: str) -> Iterable[Event]:
+        """The events that describe the present state, for `subscribe`."""
+        return ()
+
+    def _add(self, subscription: Subscription) -> None:
+        self.emit("new_listener", subscription.event, subscription.listener)
+        with self.lock:
+            # Copy on write: a list that is being delivered to never changes.
+            present = self._subscriptions.get(subscription.event, [])
+            self._subscriptions[subscription.event] = [*present, subscription]
+
+    def _discard(self, subscription: Subscription) -> None:
+        with self.lock:
+            present = self._subscriptions.get(subscription.event, [])
+            left = [s for s in present if s is not subscription]
+            if left:
+                self._subscriptions[subscription.event] = left
+            else:
+                self._subscriptions.pop(subscription.event, None)
+
+    def _post(
+        self, event: str, args: tuple[Any, ...], kwargs: dict[str, Any], ready: list[Subscription]
+    ) -> bool:
+        """Fill mailboxes; who has to be woken goes into ``ready``."""
+        subscriptions = self._subscriptions.get(event)
+        if subscriptions:
+            for subscription in subscriptions:
+                if subscription._post(args, kwargs):
+                    ready.append(subscription)
+                if subscription.once:
+                    self._discard(subscription)
+        if self._relay is not None:
+            ready.extend(self._relay(event, args))
+        return bool(subscriptions)
+
+    def _after_fork(self) -> None:
+        self.lock = threading.RLock()
+        self._lock = threading.Lock()
+        self._depth, self._ready = 0, []
+        for event, found in list(self._subscriptions.items()):
+            left = [s for s in found if s._after_fork()]
+            if left:
+                self._subscriptions[event] = left
+            else:
+                del self._subscriptions[event]
+
+
+class _Atomic:
+    """Holds an emitter's lock, and wakes the listeners when the outermost holder lets go."""
+
+    __slots__ = ("_emitter",)
+
+    def __init__(self, emitter: EventEmitter) -> None:
+        self._emitter = emitter
+
+    def __enter__(self) -> None:
+        self._emitter.lock.acquire()
+        self._emitter._depth += 1
+
+    def __exit__(self, *exc: object) -> None:
+        emitter = self._emitter
+        emitter._depth -= 1
+        ready: list[Subscription] = []
+        if emitter._depth == 0 and emitter._ready:
+            ready, emitter._ready = emitter._ready, []
+        emitter.lock.release()
+        for subscription in ready:
+            subscription._schedule()
+
+
+def _reference(listener: Listener, weak: bool, gone: Callable[[], None]) -> Callable[[], Any]:
+    if not weak:
+        return lambda: listener
+    kind = weakref.WeakMethod if inspect.ismethod(listener) else weakref.ref
+    return kind(listener, lambda _: gone())
+
+
+def _described(listener: Listener | None) -> str:
+    return getattr(listener, "__qualname__", None) or repr(listener)
+
+
+_emitters: weakref.WeakSet[EventEmitter] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for emitter in list(_emitters):
+        emitter._after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,287 @@
+"""The status of a provider: eight words, the legal steps between them, and the snapshot.
+
+Everything that decides which status may follow which stands in this file, as data.
+
+::
+
+    disconnected -> connecting -> connected <-> degraded        usable
+                         |            |            |
+                         +--> reconnecting <-------+            supervised, goes on by itself
+                         +--> failed                            needs a person or a new setting
+    any live one -> draining -> disconnected -> closed          the end
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Literal
+
+from .errors import (
+    AuthenticationError,
+    ConfigurationError,
+    DependencyMissingError,
+    InvalidResponseError,
+    LLMError,
+    PermissionDeniedError,
+    ProviderConnectionError,
+    ProviderOverloadedError,
+    QuotaExceededError,
+    RateLimitError,
+    RequestTimeoutError,
+)
+from .messages import Data
+
+
+class ProviderStatus(StrEnum):
+    """What can be expected of a provider now.
+
+    `CONNECTED` and `DEGRADED` are only ever reached through evidence: a probe or a real answer.
+    """
+
+    DISCONNECTED = "disconnected"
+    """Not started, or stopped on purpose; nothing runs in the background.  The first status."""
+    CONNECTING = "connecting"
+    """The first attempt is running; nothing is proven yet."""
+    CONNECTED = "connected"
+    """Proven usable since the connection was configured."""
+    DEGRADED = "degraded"
+    """Usable but impaired: rate-limited, slow, or without a model; ``reason`` says which."""
+    RECONNECTING = "reconnecting"
+    """Lost or not reached; attempts go on by themselves, ``retry_at`` says when the next is."""
+    FAILED = "failed"
+    """Needs a person or another setting (key, billing, package); nothing is tried by itself."""
+    DRAINING = "draining"
+    """Takes no new work and lets the running work end."""
+    CLOSED = "closed"
+    """The end; the object cannot be used again."""
+
+    @property
+    def usable(self) -> bool:
+        return self in _USABLE
+
+    @property
+    def live(self) -> bool:
+        """Whether it has been started and not been stopped."""
+        return self in _LIVE
+
+
+_S = ProviderStatus
+_USABLE = frozenset({_S.CONNECTED, _S.DEGRADED})
+_LIVE = frozenset({_S.CONNECTING, _S.CONNECTED, _S.DEGRADED, _S.RECONNECTING, _S.FAILED})
+_STOPPING = frozenset({_S.DRAINING, _S.DISCONNECTED})
+
+LEGAL_TRANSITIONS: Mapping[ProviderStatus, frozenset[ProviderStatus]] = {
+    _S.DISCONNECTED: frozenset({_S.CONNECTING, _S.CLOSED}),
+    _S.CONNECTING: frozenset({*_USABLE, _S.RECONNECTING, _S.FAILED, *_STOPPING}),
+    _S.CONNECTED: frozenset(
+        {_S.DEGRADED, _S.RECONNECTING, _S.FAILED, _S.CONNECTING, *_STOPPING},
+    ),
+    _S.DEGRADED: frozenset(
+        {_S.CONNECTED, _S.RECONNECTING, _S.FAILED, _S.CONNECTING, *_STOPPING},
+    ),
+    _S.RECONNECTING: frozenset({*_USABLE, _S.FAILED, _S.CONNECTING, *_STOPPING}),
+    _S.FAILED: frozenset({_S.CONNECTING, *_STOPPING}),
+    _S.DRAINING: frozenset({_S.DISCONNECTED, _S.CLOSED}),
+    _S.CLOSED: frozenset(),
+}
+
+
+class Reason(StrEnum):
+    """Why a provider has its status; stable words for programs."""
+
+    INITIAL = "initial"
+    USER = "user"
+    STARTUP = "startup"
+    CONFIG_CHANGED = "config_changed"
+    CREDENTIALS_CHANGED = "credentials_changed"
+    RECOVERED = "recovered"
+    NO_MODELS = "no_models"
+    SLOW = "slow"
+    RATE_LIMITED = "rate_limited"
+    REFUSED = "refused"
+    DNS = "dns"
+    TIMEOUT = "timeout"
+    TLS = "tls"
+    PROXY = "proxy"
+    RESET = "reset"
+    SERVER_ERROR = "server_error"
+    OVERLOADED = "overloaded"
+    AUTH_MISSING = "auth_missing"
+    AUTH_INVALID = "auth_invalid"
+    FORBIDDEN = "forbidden"
+    QUOTA_EXHAUSTED = "quota_exhausted"
+    INVALID_CONFIG = "invalid_config"
+    DEPENDENCY_MISSING = "dependency_missing"
+    CIRCUIT_OPEN = "circuit_open"
+    CIRCUIT_HALF_OPEN = "circuit_half_open"
+    SHUTDOWN = "shutdown"
+    DRAIN_TIMEOUT = "drain_timeout"
+    FORKED = "forked"
+
+
+class ErrorInfo(Data, frozen=True, kw_only=True, eq=False, omit_defaults=True):
+    """An error as data, for snapshots and events: no traceback, no live object, no secret.
+
+    Two are equal if they say the same thing about the provider, whatever their wording.
+
+    Attributes:
+        code: our stable word, see `LLMError.code`.
+        type: name of our error class.
+        message: text for people, secrets masked.
+        hint: what to do about it, or None.
+        http_status: status of the answer, or None.
+        provider_code: the provider's own code, or None.
+        request_id: our id of the request, or None.
+        retryable: whether trying again may help.
+        retry_after_s: seconds that the provider asked to wait, or None.
+    """
+
+    code: str
+    type: str
+    message: str
+    hint: str | None = None
+    http_status: int | None = None
+    provider_code: str | None = None
+    request_id: str | None = None
+    retryable: bool = False
+    retry_after_s: float | None = None
+
+    @classmethod
+    def of(cls, error: BaseException) -> ErrorInfo:
+        """What can be kept of ``error``."""
+        if not isinstance(error, LLMError):
+            return cls(code="unexpected", type=type(error).__name__, message=str(error))
+        return cls(
+            code=error.code,
+            type=type(error).__name__,
+            message=error.message,
+            hint=error.hint,
+            http_status=error.http_status,
+            provider_code=error.provider_code,
+            request_id=error.request_id,
+            retryable=error.retryable,
+            retry_after_s=error.retry_after_s,
+        )
+
+    def _identity(self) -> tuple[Any, ...]:
+        return (self.code, self.type, self.http_status, self.provider_code)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ErrorInfo) and self._identity() == other._identity()
+
+    def __hash__(self) -> int:
+        return hash(self._identity())
+
+
+class LLMProviderStatus(Data, frozen=True, kw_only=True, eq=False):
+    """A snapshot of a provider, complete enough to draw it.
+
+    The fields up to ``models_stale`` are its state: a change of one of them is an event.  The last
+    three are measurements, which change without one.
+
+    Attributes:
+        provider_id: the provider.
+        instance_id: differs between two objects and between two processes with the same id.
+        status: one of eight words.
+        reason: why it has that status.
+        seq: grows by one with every change of the state.
+        epoch: grows whenever connection or settings start anew; evidence of an old epoch is void.
+        since: when the status word was reached, UTC.
+        error: what is wrong, or None.
+        attempt: number of failed attempts to reconnect so far.
+        retry_at: when the next attempt is due, UTC, or None.
+        cooldown_until: until when the provider asked us to wait, UTC, or None.
+        circuit: state of the circuit breaker.
+        models_revision: grows whenever the model list changes.
+        models_stale: whether the last attempt to read the model list failed.
+        verified_at: when it last proved to be usable, UTC, or None.
+        latency_ms: duration of the last probe, in milliseconds, or None.
+        in_flight: number of running requests.
+    """
+
+    provider_id: str
+    instance_id: str = ""
+    status: ProviderStatus = ProviderStatus.DISCONNECTED
+    reason: Reason = Reason.INITIAL
+    seq: int = 0
+    epoch: int = 0
+    since: datetime | None = None
+    error: ErrorInfo | None = None
+    attempt: int = 0
+    retry_at: datetime | None = None
+    cooldown_until: datetime | None = None
+    circuit: Literal["closed", "open", "half_open"] = "closed"
+    models_revision: int = 0
+    models_stale: bool = False
+    verified_at: datetime | None = None
+    latency_ms: float | None = None
+    in_flight: int = 0
+
+    @property
+    def usable(self) -> bool:
+        """Whether requests can be expected to work."""
+        return self.status.usable
+
+    def same_state(self, other: LLMProviderStatus) -> bool:
+        """Whether both say the same, measurements and counting apart."""
+        return all(getattr(self, f) == getattr(other, f) for f in STATE_FIELDS)
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, LLMProviderStatus)
+            and (self.provider_id, self.instance_id, self.seq, self.epoch)
+            == (other.provider_id, other.instance_id, other.seq, other.epoch)
+            and self.same_state(other)
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.provider_id, self.instance_id, self.seq, self.epoch))
+
+
+STATE_FIELDS = (
+    "status",
+    "reason",
+    "error",
+    "attempt",
+    "retry_at",
+    "cooldown_until",
+    "circuit",
+    "models_revision",
+    "models_stale",
+)
+
+# The first class that fits decides; codes refine the classes that have several.
+_PERMANENT: tuple[tuple[type[LLMError], Reason], ...] = (
+    (AuthenticationError, Reason.AUTH_INVALID),
+    (PermissionDeniedError, Reason.FORBIDDEN),
+    (QuotaExceededError, Reason.QUOTA_EXHAUSTED),
+    (ConfigurationError, Reason.INVALID_CONFIG),
+    (DependencyMissingError, Reason.DEPENDENCY_MISSING),
+)
+_PASSING: tuple[tuple[type[LLMError], Reason], ...] = (
+    (RateLimitError, Reason.RATE_LIMITED),
+    (ProviderOverloadedError, Reason.OVERLOADED),
+    (RequestTimeoutError, Reason.TIMEOUT),
+    (InvalidResponseError, Reason.SERVER_ERROR),
+    (ProviderConnectionError, Reason.RESET),
+)
+
+
+_REASONS = {reason.value: reason for reason in Reason}
+
+
+def is_permanent(error: LLMError) -> bool:
+    """Whether only a person or another setting can help."""
+    return isinstance(error, tuple(kind for kind, _ in _PERMANENT))
+
+
+def reason_of(error: LLMError) -> Reason:
+    """The reason code that fits ``error``."""
+    if error.code in _REASONS:
+        return _REASONS[error.code]
+    for kind, reason in (*_PERMANENT, *_PASSING):
+        if isinstance(error, kind):
+            return reason
+    return Reason.SERVER_ERROR
