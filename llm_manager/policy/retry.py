@@ -1,0 +1,146 @@
+"""Retries: visible, bounded, and only while nothing of the answer has been handed out.
+
+Once a piece of the answer has reached the reader, a failure ends the stream: a second answer
+would not continue the first one.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from datetime import UTC, datetime, timedelta
+
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception,
+    stop_after_attempt,
+    wait_random_exponential,
+)
+
+from ..errors import LLMError, RequestTimeoutError
+from ..events import RetryScheduled
+from ..messages import Delta, LLMRequest, Retries, merged
+from ..status import ErrorInfo
+from . import Exchange, Publish
+
+DEFAULT_RETRIES = Retries(attempts=3, wait_s=0.5, wait_max_s=20.0, retry_after_max_s=60.0)
+
+
+class RetryPolicy:
+    """Sends a request again when its error says that this may help.
+
+    The wait doubles with each attempt and is drawn at random up to its bound ("full jitter"), so
+    that many clients do not come back at once.  A wait that the provider asks for counts if it is
+    longer; one above ``retry_after_max_s`` ends the request at once instead of sleeping silently.
+    A token bucket per provider (`RetryBudget`) keeps an outage from multiplying the traffic.
+
+    Args:
+        retries: used where neither the request nor its provider says otherwise.
+        budget_tokens: size of the token bucket.
+    """
+
+    def __init__(self, retries: Retries = DEFAULT_RETRIES, *, budget_tokens: int = 50) -> None:
+        self.retries = merged(retries, DEFAULT_RETRIES)
+        self._budget_tokens = budget_tokens
+
+    def wrap(self, exchange: Exchange, publish: Publish) -> Exchange:
+        budget = RetryBudget(self._budget_tokens)
+
+        async def retrying(request: LLMRequest) -> AsyncGenerator[Delta, None]:
+            given = request.options.retries
+            retries = self.retries if given is None else merged(given, self.retries)
+
+            async def open_() -> tuple[Delta | None, AsyncGenerator[Delta, None]]:
+                deltas = exchange(request)
+                try:
+                    return await anext(deltas, None), deltas
+                except BaseException:
+                    await deltas.aclose()
+                    raise
+
+            opened: tuple[Delta | None, AsyncGenerator[Delta, None]]
+            opened = await _attempts(request, retries, budget, publish)(open_)
+            first, rest = opened
+            async with aclosing(rest):
+                if first is not None:
+                    yield first
+                async for delta in rest:
+                    yield delta
+            budget.refund()
+
+        return retrying
+
+
+class RetryBudget:
+    """A token bucket: a retry takes 5 tokens, one after a timeout 10, a success gives 1 back.
+
+    The figures are those of the AWS SDKs' standard retry mode (botocore, ``retries/quota.py``),
+    scaled to the smaller bucket of a desktop process.
+    """
+
+    def __init__(self, tokens: int) -> None:
+        self._size = self._tokens = tokens
+        self._lock = threading.Lock()
+
+    def take(self, error: BaseException) -> bool:
+        """Pay for one retry; False if there is not enough left."""
+        price = 10 if isinstance(error, RequestTimeoutError) else 5
+        with self._lock:
+            if self._tokens < price:
+                return False
+            self._tokens -= price
+            return True
+
+    def refund(self) -> None:
+        with self._lock:
+            self._tokens = min(self._size, self._tokens + 1)
+
+
+def _attempts(
+    request: LLMRequest, retries: Retries, budget: RetryBudget, publish: Publish
+) -> AsyncRetrying:
+    of = retries.attempts or 1
+    longest_s = retries.wait_max_s or 0.0
+    backoff = wait_random_exponential(multiplier=retries.wait_s or 0.0, max=longest_s)
+
+    def wait(state: RetryCallState) -> float:
+        asked_s = _error(state).retry_after_s
+        return max(backoff(state), asked_s or 0.0)
+
+    def worth_it(error: BaseException) -> bool:
+        if not isinstance(error, LLMError) or not error.retryable:
+            return False
+        asked_s, bound_s = error.retry_after_s, retries.retry_after_max_s
+        return asked_s is None or bound_s is None or asked_s <= bound_s
+
+    def stop(state: RetryCallState) -> bool:
+        return stop_after_attempt(of)(state) or not budget.take(_error(state))
+
+    def announce(state: RetryCallState) -> None:
+        wait_s = state.next_action.sleep if state.next_action else 0.0
+        publish(
+            RetryScheduled(
+                request_id=request.id,
+                attempt=state.attempt_number,
+                of=of,
+                wait_s=wait_s,
+                retry_at=datetime.now(UTC) + timedelta(seconds=wait_s),
+                error=ErrorInfo.of(_error(state)),
+            )
+        )
+
+    return AsyncRetrying(
+        stop=stop,
+        wait=wait,
+        retry=retry_if_exception(worth_it),
+        before_sleep=announce,
+        reraise=True,
+    )
+
+
+def _error(state: RetryCallState) -> LLMError:
+    error = state.outcome.exception() if state.outcome else None
+    assert isinstance(error, LLMError)  # `worth_it` lets nothing else through
+    return error

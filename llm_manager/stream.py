@@ -1,0 +1,265 @@
+"""A running answer: iterate it, await it, give it a callback, stop it.
+
+However a reader leaves - to the end, by ``break``, by an exception, by `LLMStream.cancel`, by the
+cancellation of its task, or by dropping the object - the connection is closed and the request is
+announced as finished, once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from time import monotonic
+from typing import Any
+
+from .errors import LLMError, RequestCancelledError
+from .interrupt import Interrupter
+from .messages import (
+    Delta,
+    FinishDelta,
+    FinishReason,
+    LLMRequest,
+    LLMResponse,
+    LLMStreamEvent,
+    MetaDelta,
+    RawDelta,
+    ReasoningDelta,
+    TextDelta,
+    Timings,
+    ToolCall,
+    ToolCallDelta,
+    Usage,
+    UsageDelta,
+)
+
+StreamCallback = Callable[[LLMStreamEvent], Awaitable[object] | object]
+
+
+class Assembly:
+    """An answer being put together from its deltas."""
+
+    def __init__(self, request: LLMRequest, provider_id: str) -> None:
+        self.request = request
+        self.provider_id = provider_id
+        self.attempts = 0
+        self.usage: Usage | None = None
+        self.pieces = 0
+        self._began_s = monotonic()
+        self._first_s: float | None = None
+        self._ended_s: float | None = None
+        self._text: list[str] = []
+        self._reasoning: list[str] = []
+        self._calls: dict[int, tuple[str, str, list[str]]] = {}
+        self._finish: FinishReason | None = None
+        self._provider_finish: str | None = None
+        self._model = request.model
+        self._response_id: str | None = None
+        self._raw: list[Any] | None = [] if request.options.include_raw else None
+
+    def add(self, delta: Delta) -> LLMStreamEvent | None:
+        """Take in a delta; returns the event that the reader gets for it, if any."""
+        # The branches stand in the order of how often they are taken.
+        if type(delta) is TextDelta:
+            self._text.append(delta.text)
+            return self._event("text", text=delta.text)
+        if type(delta) is ReasoningDelta:
+            self._reasoning.append(delta.text)
+            return self._event("reasoning", text=delta.text)
+        if type(delta) is ToolCallDelta:
+            id, name, arguments = self._calls.get(delta.index, ("", "", []))
+            arguments.append(delta.arguments)
+            self._calls[delta.index] = (id or delta.id, name or delta.name, arguments)
+            return self._event("tool_call", tool_call=delta)
+        if type(delta) is UsageDelta:
+            self.usage = delta.usage
+            return self._event("usage", usage=delta.usage)
+        if type(delta) is FinishDelta:
+            self._finish, self._provider_finish = delta.reason, delta.provider_reason
+        elif type(delta) is MetaDelta:
+            self._model = delta.model or self._model
+            self._response_id = delta.response_id or self._response_id
+        elif type(delta) is RawDelta and self._raw is not None:
+            self._raw.append(delta.document)
+        return None
+
+    def _event(self, kind: Any, **content: Any) -> LLMStreamEvent:
+        if self._first_s is None:
+            self._first_s = monotonic()
+        index, self.pieces = self.pieces, self.pieces + 1
+        return LLMStreamEvent(kind=kind, index=index, **content)
+
+    def end(self) -> LLMStreamEvent:
+        """The last event, with the whole answer."""
+        self._ended_s = monotonic()
+        return self._event("done", response=self.response())
+
+    @property
+    def first_token_s(self) -> float | None:
+        return None if self._first_s is None else self._first_s - self._began_s
+
+    @property
+    def duration_s(self) -> float:
+        return (self._ended_s or monotonic()) - self._began_s
+
+    def response(self) -> LLMResponse:
+        """What has arrived so far."""
+        return LLMResponse(
+            text="".join(self._text),
+            reasoning="".join(self._reasoning),
+            tool_calls=tuple(
+                ToolCall(id=id, name=name, arguments_json="".join(arguments) or "{}")
+                for _, (id, name, arguments) in sorted(self._calls.items())
+            ),
+            finish_reason=self._finish,
+            provider_finish_reason=self._provider_finish,
+            usage=self.usage,
+            model=self._model,
+            provider_id=self.provider_id,
+            request_id=self.request.id,
+            response_id=self._response_id,
+            timings=Timings(
+                first_token_s=self.first_token_s,
+                total_s=self.duration_s,
+                attempts=max(self.attempts, 1),
+            ),
+            raw=None if self._raw is None else tuple(self._raw),
+        )
+
+
+class LLMStream:
+    """One request and its answer.  Nothing is sent before it is awaited or iterated.
+
+    ::
+
+        response = await stream                       # to the end
+        async for event in stream: print(event.text)  # piece by piece
+        async with stream: ...                        # closed however you leave
+        stream.cancel()                               # from any thread
+
+    An answer is read once: iterating a second time raises `RuntimeError`.  `response` tells at any
+    time what has arrived.
+    """
+
+    def __init__(
+        self,
+        deltas: AsyncGenerator[Delta, None],
+        assembly: Assembly,
+        *,
+        callback: StreamCallback | None = None,
+        interrupter: Interrupter | None = None,
+    ) -> None:
+        self._deltas = deltas
+        self._assembly = assembly
+        self._callback = callback
+        self._interrupter = interrupter or Interrupter()
+        self._closing: asyncio.Task[None] | None = None
+        self._started = False
+        self._done = False
+
+    def __repr__(self) -> str:
+        state = "ended" if self._done else "running" if self._started else "not started"
+        return f"<LLMStream {self.request_id} to {self._assembly.provider_id!r}, {state}>"
+
+    @property
+    def request_id(self) -> str:
+        """Our id of the request, as in the events."""
+        return self._assembly.request.id
+
+    @property
+    def response(self) -> LLMResponse:
+        """What has arrived so far; ``finish_reason`` is None until the answer is complete."""
+        return self._assembly.response()
+
+    def cancel(self, reason: str = "cancelled") -> None:
+        """Stop the request: close its connection and raise `RequestCancelledError` at the reader.
+
+        Safe from any thread, at any time, any number of times.  The error's ``partial`` holds what
+        had arrived.
+        """
+        self.interrupt(RequestCancelledError(reason))
+
+    def interrupt(self, error: LLMError) -> None:
+        """`cancel` with an error of the caller's choice."""
+        self._interrupter.interrupt(error)
+        loop = self._interrupter.loop
+        if loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed, the connection with it
+                loop.call_soon_threadsafe(self._release)
+
+    def _release(self) -> None:
+        """Close the connection even though nobody reads at the moment."""
+        if not self._interrupter.waiting and self._closing is None and not self._done:
+            self._closing = asyncio.get_running_loop().create_task(self._deltas.aclose())
+
+    async def aclose(self) -> None:
+        """Close the connection; nothing happens if it is closed already."""
+        self._started = True
+        if self._interrupter.waiting:
+            # Another task reads right now; it gets the error and closes everything itself.
+            self.cancel("closed while it was read")
+        elif self._closing is not None:
+            await asyncio.shield(self._closing)
+        else:
+            await self._deltas.aclose()
+
+    async def __aenter__(self) -> LLMStream:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.aclose()
+
+    def __await__(self) -> Generator[Any, None, LLMResponse]:
+        return self._run().__await__()
+
+    def __aiter__(self) -> AsyncGenerator[LLMStreamEvent, None]:
+        # A generator of its own: leaving the loop drops it, and that closes the connection, even
+        # while the stream itself is still referred to.
+        return self._read()
+
+    async def _run(self) -> LLMResponse:
+        """Read to the end."""
+        if not self._done:
+            async for _ in self._read():
+                pass
+        return self.response
+
+    async def _read(self) -> AsyncGenerator[LLMStreamEvent, None]:
+        if self._started:
+            raise RuntimeError(
+                f"{self!r} has been read already; an answer can be read once, see `response`"
+            )
+        self._started = True
+        deltas, interrupter, assembly = self._deltas, self._interrupter, self._assembly
+        advance = deltas.__anext__
+        try:
+            while True:
+                try:
+                    with interrupter:
+                        delta = await advance()
+                except StopAsyncIteration:
+                    break
+                event = assembly.add(delta)
+                if event is not None:
+                    if self._callback is not None:
+                        await self._call_back(event)
+                    yield event
+            last = assembly.end()
+            self._done = True
+            if self._callback is not None:
+                await self._call_back(last)
+            yield last
+        except LLMError as error:
+            error.in_context(provider_id=assembly.provider_id, request_id=assembly.request.id)
+            if error.partial is None and assembly.pieces:
+                error.partial = assembly.response()
+            raise
+        finally:
+            await self.aclose()
+
+    async def _call_back(self, event: LLMStreamEvent) -> None:
+        assert self._callback is not None
+        result = self._callback(event)
+        if inspect.isawaitable(result):
+            await result
