@@ -119,6 +119,7 @@ class Reason(StrEnum):
     SHUTDOWN = "shutdown"
     DRAIN_TIMEOUT = "drain_timeout"
     FORKED = "forked"
+    UNEXPECTED = "unexpected"
 
 
 class ErrorInfo(Data, frozen=True, kw_only=True, eq=False, omit_defaults=True):
@@ -170,6 +171,9 @@ class ErrorInfo(Data, frozen=True, kw_only=True, eq=False, omit_defaults=True):
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ErrorInfo) and self._identity() == other._identity()
+
+    def __ne__(self, other: object) -> bool:  # the base type's compares by identity
+        return not self == other
 
     def __hash__(self) -> int:
         return hash(self._identity())
@@ -235,6 +239,9 @@ class LLMProviderStatus(Data, frozen=True, kw_only=True, eq=False):
             == (other.provider_id, other.instance_id, other.seq, other.epoch)
             and self.same_state(other)
         )
+
+    def __ne__(self, other: object) -> bool:  # the base type's compares by identity
+        return not self == other
 
     def __hash__(self) -> int:
         return hash((self.provider_id, self.instance_id, self.seq, self.epoch))

@@ -58,6 +58,10 @@ class Assembly:
         self._response_id: str | None = None
         self._raw: list[Any] | None = [] if request.options.include_raw else None
 
+    def begin(self) -> None:
+        """Start the clock; the object may have been made long before."""
+        self._began_s = monotonic()
+
     def add(self, delta: Delta) -> LLMStreamEvent | None:
         """Take in a delta; returns the event that the reader gets for it, if any."""
         # The branches stand in the order of how often they are taken.
@@ -157,9 +161,10 @@ class LLMStream:
         self._closing: asyncio.Task[None] | None = None
         self._started = False
         self._done = False
+        self._ended = False
 
     def __repr__(self) -> str:
-        state = "ended" if self._done else "running" if self._started else "not started"
+        state = "ended" if self._ended else "running" if self._started else "not started"
         return f"<LLMStream {self.request_id} to {self._assembly.provider_id!r}, {state}>"
 
     @property
@@ -256,6 +261,7 @@ class LLMStream:
                 error.partial = assembly.response()
             raise
         finally:
+            self._ended = True
             await self.aclose()
 
     async def _call_back(self, event: LLMStreamEvent) -> None:

@@ -1,0 +1,204 @@
+"""An evented manager for LLM providers with a connection lifecycle.
+
+::
+
+    from llm_manager import LLMProviderManager
+
+    manager = LLMProviderManager.get_instance()
+    provider = manager.register_provider("ollama")
+    provider.subscribe(lambda event: print(event.current.status))
+    await provider.connect()
+    async for event in manager.stream_completion("ollama/llama3.2", "Why is the sky blue?"):
+        print(event.text, end="")
+
+Importing this package loads nothing but names; each is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_WHERE = {
+    "manager": ("LLMProviderManager", "ManagerSnapshot", "ProviderSnapshot"),
+    "provider": ("BaseLLMProvider",),
+    "stream": ("LLMStream",),
+    "registry": ("register_provider", "create_provider"),
+    "discovery": ("discover", "Discovered"),
+    "connection": ("Backoff",),
+    "_blocking": ("run_sync",),
+    "config": ("Secret",),
+    "events": (
+        "EventEmitter",
+        "Subscription",
+        "Event",
+        "StatusChanged",
+        "ReconnectScheduled",
+        "ModelsChanged",
+        "ModelChanged",
+        "ModelLoadProgress",
+        "ModelLoaded",
+        "ModelUnloaded",
+        "HealthCheck",
+        "RequestStarted",
+        "RequestFinished",
+        "RetryScheduled",
+        "ErrorOccurred",
+        "ListenerFailed",
+        "ProviderAdded",
+        "ProviderRemoved",
+        "ActiveProviderChanged",
+    ),
+    "status": ("ProviderStatus", "LLMProviderStatus", "Reason", "ErrorInfo"),
+    "messages": (
+        "LLMMessage",
+        "TextPart",
+        "ImagePart",
+        "FilePart",
+        "ToolCall",
+        "ToolCallDelta",
+        "ToolDefinition",
+        "LLMRequest",
+        "LLMRequestOptions",
+        "Timeouts",
+        "Retries",
+        "LLMResponse",
+        "LLMStreamEvent",
+        "Usage",
+        "Timings",
+        "LLMModelInfo",
+        "ModelPrice",
+    ),
+    "errors": (
+        "LLMError",
+        "ProviderError",
+        "ProviderAPIError",
+        "AuthenticationError",
+        "PermissionDeniedError",
+        "QuotaExceededError",
+        "RateLimitError",
+        "ModelNotFoundError",
+        "ContextWindowExceededError",
+        "ContentFilteredError",
+        "InvalidRequestError",
+        "RequestTimeoutError",
+        "ProviderConnectionError",
+        "ProviderOverloadedError",
+        "StreamInterruptedError",
+        "InvalidResponseError",
+        "InvalidParameterError",
+        "UnsupportedFeatureError",
+        "ConfigurationError",
+        "ProviderNotFoundError",
+        "DependencyMissingError",
+        "RequestCancelledError",
+    ),
+    "policy.retry": ("RetryPolicy",),
+    "policy.deadline": ("DeadlinePolicy",),
+    "providers.echo": ("EchoProvider", "EchoAnswer"),
+    "providers.ollama": ("OllamaProvider",),
+    "providers.compatible": ("OpenAICompatibleProvider", "GroqProvider"),
+    "providers.rows": ("Row",),
+}
+_MODULE_OF = {name: module for module, names in _WHERE.items() for name in names}
+
+__all__ = ["__version__", *_MODULE_OF]  # noqa: PLE0604 - the table above is the list
+
+if TYPE_CHECKING:
+    from ._blocking import run_sync as run_sync
+    from .config import Secret as Secret
+    from .connection import Backoff as Backoff
+    from .discovery import Discovered as Discovered
+    from .discovery import discover as discover
+    from .errors import AuthenticationError as AuthenticationError
+    from .errors import ConfigurationError as ConfigurationError
+    from .errors import ContentFilteredError as ContentFilteredError
+    from .errors import ContextWindowExceededError as ContextWindowExceededError
+    from .errors import DependencyMissingError as DependencyMissingError
+    from .errors import InvalidParameterError as InvalidParameterError
+    from .errors import InvalidRequestError as InvalidRequestError
+    from .errors import InvalidResponseError as InvalidResponseError
+    from .errors import LLMError as LLMError
+    from .errors import ModelNotFoundError as ModelNotFoundError
+    from .errors import PermissionDeniedError as PermissionDeniedError
+    from .errors import ProviderAPIError as ProviderAPIError
+    from .errors import ProviderConnectionError as ProviderConnectionError
+    from .errors import ProviderError as ProviderError
+    from .errors import ProviderNotFoundError as ProviderNotFoundError
+    from .errors import ProviderOverloadedError as ProviderOverloadedError
+    from .errors import QuotaExceededError as QuotaExceededError
+    from .errors import RateLimitError as RateLimitError
+    from .errors import RequestCancelledError as RequestCancelledError
+    from .errors import RequestTimeoutError as RequestTimeoutError
+    from .errors import StreamInterruptedError as StreamInterruptedError
+    from .errors import UnsupportedFeatureError as UnsupportedFeatureError
+    from .events import ActiveProviderChanged as ActiveProviderChanged
+    from .events import ErrorOccurred as ErrorOccurred
+    from .events import Event as Event
+    from .events import EventEmitter as EventEmitter
+    from .events import HealthCheck as HealthCheck
+    from .events import ListenerFailed as ListenerFailed
+    from .events import ModelChanged as ModelChanged
+    from .events import ModelLoaded as ModelLoaded
+    from .events import ModelLoadProgress as ModelLoadProgress
+    from .events import ModelsChanged as ModelsChanged
+    from .events import ModelUnloaded as ModelUnloaded
+    from .events import ProviderAdded as ProviderAdded
+    from .events import ProviderRemoved as ProviderRemoved
+    from .events import ReconnectScheduled as ReconnectScheduled
+    from .events import RequestFinished as RequestFinished
+    from .events import RequestStarted as RequestStarted
+    from .events import RetryScheduled as RetryScheduled
+    from .events import StatusChanged as StatusChanged
+    from .events import Subscription as Subscription
+    from .manager import LLMProviderManager as LLMProviderManager
+    from .manager import ManagerSnapshot as ManagerSnapshot
+    from .manager import ProviderSnapshot as ProviderSnapshot
+    from .messages import FilePart as FilePart
+    from .messages import ImagePart as ImagePart
+    from .messages import LLMMessage as LLMMessage
+    from .messages import LLMModelInfo as LLMModelInfo
+    from .messages import LLMRequest as LLMRequest
+    from .messages import LLMRequestOptions as LLMRequestOptions
+    from .messages import LLMResponse as LLMResponse
+    from .messages import LLMStreamEvent as LLMStreamEvent
+    from .messages import ModelPrice as ModelPrice
+    from .messages import Retries as Retries
+    from .messages import TextPart as TextPart
+    from .messages import Timeouts as Timeouts
+    from .messages import Timings as Timings
+    from .messages import ToolCall as ToolCall
+    from .messages import ToolCallDelta as ToolCallDelta
+    from .messages import ToolDefinition as ToolDefinition
+    from .messages import Usage as Usage
+    from .policy.deadline import DeadlinePolicy as DeadlinePolicy
+    from .policy.retry import RetryPolicy as RetryPolicy
+    from .provider import BaseLLMProvider as BaseLLMProvider
+    from .providers.compatible import GroqProvider as GroqProvider
+    from .providers.compatible import OpenAICompatibleProvider as OpenAICompatibleProvider
+    from .providers.echo import EchoAnswer as EchoAnswer
+    from .providers.echo import EchoProvider as EchoProvider
+    from .providers.ollama import OllamaProvider as OllamaProvider
+    from .providers.rows import Row as Row
+    from .registry import create_provider as create_provider
+    from .registry import register_provider as register_provider
+    from .status import ErrorInfo as ErrorInfo
+    from .status import LLMProviderStatus as LLMProviderStatus
+    from .status import ProviderStatus as ProviderStatus
+    from .status import Reason as Reason
+    from .stream import LLMStream as LLMStream
+
+
+def __getattr__(name: str) -> Any:
+    module = _MODULE_OF.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{module}", __name__), name)
+    globals()[name] = value  # asked for once
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULE_OF})

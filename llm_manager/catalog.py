@@ -1,0 +1,137 @@
+"""The model list of one provider: cached, read once for all who ask, announced when it differs.
+
+A list that cannot be read again is kept and marked as stale: a passing failure must not empty the
+menu of an application.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Sequence
+from datetime import UTC, datetime
+from time import monotonic
+from typing import Any
+
+from .errors import LLMError
+from .events import EventEmitter, ModelsChanged
+from .machine import StatusMachine
+from .messages import LLMModelInfo
+from .shared import SharedCall
+
+Fetch = Callable[[], Coroutine[Any, Any, Sequence[LLMModelInfo]]]
+
+
+class ModelCatalog:
+    """Holds the models that a provider offers.
+
+    Args:
+        fetch: reads the list from the provider.
+        emitter, machine: where changes are announced.
+        max_age_s: a list older than this is read again when somebody asks, in seconds.
+    """
+
+    def __init__(
+        self, fetch: Fetch, emitter: EventEmitter, machine: StatusMachine, *, max_age_s: float
+    ) -> None:
+        self.models: tuple[LLMModelInfo, ...] = ()
+        self.fetched_at: datetime | None = None
+        self._emitter = emitter
+        self._machine = machine
+        self._max_age_s = max_age_s
+        self._fetched_s: float | None = None
+        self._listed: dict[str, LLMModelInfo] = {}
+        self._described: dict[str, LLMModelInfo] = {}
+        self._refresh: SharedCall[tuple[LLMModelInfo, ...]] = SharedCall(self._read)
+        self._fetch = fetch
+
+    @property
+    def known(self) -> bool:
+        """Whether a list has been read at all."""
+        return self._fetched_s is not None
+
+    @property
+    def fresh(self) -> bool:
+        """Whether the list may be used without reading it again."""
+        return (
+            self._fetched_s is not None
+            and monotonic() - self._fetched_s < self._max_age_s
+            and not self._machine.state.models_stale
+        )
+
+    async def get(self, *, refresh: bool = False) -> tuple[LLMModelInfo, ...]:
+        """The models; read from the provider if the list is too old or ``refresh`` is set.
+
+        Raises:
+            LLMError: it cannot be read, and there is no earlier list, or ``refresh`` asked for a
+                new one.
+        """
+        if self.fresh and not refresh:
+            return self.models
+        try:
+            return await self._refresh.join()
+        except LLMError:
+            if refresh or not self.known:
+                raise
+            return self.models
+
+    def find(self, model: str) -> LLMModelInfo | None:
+        """The model of that id, if the list has it."""
+        return next((m for m in self.models if m.id == model), None)
+
+    async def _read(self) -> tuple[LLMModelInfo, ...]:
+        try:
+            models = await self._fetch()
+        except LLMError:
+            self.mark_stale()
+            raise
+        return self.accept(models)
+
+    def accept(self, models: Sequence[LLMModelInfo]) -> tuple[LLMModelInfo, ...]:
+        """Take over a list that was read successfully; announce what differs."""
+        with self._emitter.atomic():
+            listed = {m.id: m for m in models}
+            # A model whose entry has not changed keeps what was found out about it since.
+            kept = {i: m for i, m in self._described.items() if listed.get(i) == self._listed[i]}
+            self._listed, self._described = listed, kept
+            self.fetched_at, self._fetched_s = datetime.now(UTC), monotonic()
+            self._update(stale=False)
+            return self.models
+
+    def describe(self, model: LLMModelInfo) -> None:
+        """Put a listed model into the list again, with more facts known about it."""
+        with self._emitter.atomic():
+            if model.id in self._listed:
+                self._described[model.id] = model
+                self._update(stale=self._machine.state.models_stale)
+
+    def mark_stale(self) -> None:
+        """Reading the list failed: keep the last good one, and say so once."""
+        with self._emitter.atomic():
+            if self.known:
+                self._update(stale=True)
+
+    def _update(self, *, stale: bool) -> None:
+        """Publish the list if it differs from what listeners know."""
+        before = {m.id: m for m in self.models}
+        after = {**self._listed, **self._described}
+        self.models = tuple(after.values())
+        added = tuple(sorted(after.keys() - before.keys()))
+        removed = tuple(sorted(before.keys() - after.keys()))
+        changed = tuple(i for i in after if i in before and after[i] != before[i])
+        state = self._machine.state
+        differs = bool(added or removed or changed)
+        if not differs and stale == state.models_stale:
+            return
+        revision = state.models_revision + differs
+        self._machine.change(models_revision=revision, models_stale=stale)
+        self._emitter.publish(
+            ModelsChanged(
+                provider_id=state.provider_id,
+                added=added,
+                removed=removed,
+                changed=changed,
+                models=self.models,
+                revision=revision,
+                fetched_at=self.fetched_at,
+                stale=stale,
+            )
+        )

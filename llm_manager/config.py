@@ -1,0 +1,237 @@
+"""Where a provider is and how it is unlocked: the one owner of URLs and keys.
+
+Settings are checked when they are given, so that a mistake is an error with its cause in the text
+and not a strange failure of the HTTP library later.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import os
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TypeAlias
+from urllib.parse import urlsplit
+
+from .errors import AuthenticationError, ConfigurationError, InvalidParameterError
+from .redaction import MASK, redact
+
+log = logging.getLogger("llm_manager.config")
+
+KeySource: TypeAlias = "str | Secret | Callable[[], str] | None"
+"""An API key, or a function that is asked for it at every request (a keyring, a rotated token)."""
+
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+class Secret:
+    """A text that never shows itself: not printed, not logged, not pickled."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """The text itself, for the header it belongs into."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return f"Secret({MASK!r})"
+
+    __str__ = __repr__
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and self._value == other._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        raise TypeError("a Secret is not pickled; pass the key by its environment variable")
+
+
+class ApiKey:
+    """The key of one provider, bound to its server.
+
+    Args:
+        source: the key, or a function that returns it.
+        variables: environment variables that are asked, in this order, when there is no source.
+        required: whether requests make no sense without one.
+
+    Raises:
+        AuthenticationError: the given key cannot be sent in a header.
+    """
+
+    def __init__(
+        self, source: KeySource = None, *, variables: Iterable[str] = (), required: bool = True
+    ) -> None:
+        self.variables = tuple(variables)
+        self.required = required
+        if isinstance(source, Secret):
+            source = source.reveal()
+        self._source: Callable[[], str] | Secret | None = None
+        if isinstance(source, str):
+            self._source = Secret(check_key(source, "api_key"))
+        elif source is not None:
+            self._source = source
+
+    def __repr__(self) -> str:
+        return f"ApiKey({self.origin})"
+
+    @property
+    def origin(self) -> str:
+        """Where the key comes from, for people: never the key."""
+        if self._source is not None:
+            return "given" if isinstance(self._source, Secret) else "function"
+        found = next((v for v in self.variables if os.environ.get(v)), None)
+        return f"environment {found}" if found else "missing" if self.required else "none needed"
+
+    def resolve(self) -> str | None:
+        """The key to send now, or None if none is needed.
+
+        Raises:
+            AuthenticationError: it is required and missing, or cannot be sent in a header.
+        """
+        if isinstance(self._source, Secret):
+            return self._source.reveal()
+        if self._source is not None:
+            return check_key(self._source(), "the key function's result")
+        for variable in self.variables:
+            if value := os.environ.get(variable):
+                return check_key(value, variable)
+        if not self.required:
+            return None
+        where = " or ".join(self.variables)
+        raise AuthenticationError(
+            "no API key",
+            code="auth_missing",
+            hint=f"set {where}, or pass api_key=" if where else "pass api_key=",
+        )
+
+
+def check_key(key: object, where: str) -> str:
+    """``key`` without surrounding space, if it can be sent in a header.
+
+    Raises:
+        AuthenticationError: it is empty, or holds characters that no header can carry; the text
+            says which and where, never the key.
+    """
+    if not isinstance(key, str):
+        raise AuthenticationError(f"{where} must be text, got {type(key).__name__}")
+    stripped = key.strip()
+    if not stripped:
+        raise AuthenticationError(f"{where} is empty", code="auth_missing")
+    for place, character in enumerate(stripped):
+        if not 0x20 < ord(character) < 0x7F:
+            kind = "a line break" if character in "\r\n" else (
+                "a space" if character == " " else f"the character U+{ord(character):04X}"
+            )  # fmt: skip
+            raise AuthenticationError(
+                f"{where} contains {kind} at position {place + 1} of {len(stripped)}",
+                hint="copy the key again, without quotes, spaces or line breaks",
+            )
+    return stripped
+
+
+def check_base_url(url: object, where: str = "base_url") -> str:
+    """``url`` without a trailing slash, if requests can be sent there.
+
+    Raises:
+        ConfigurationError: no scheme, another one than http or https, or no host.
+    """
+    if not isinstance(url, str):
+        raise ConfigurationError(f"{where} must be text, got {type(url).__name__}")
+    text = url.strip()
+    shown = redact(text)
+    try:
+        parts = urlsplit(text)
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        raise ConfigurationError(f"{where} {shown!r} is not a URL: {error}") from None
+    if parts.scheme not in ("http", "https"):
+        nearest = text.split("://", 1)[-1]
+        raise ConfigurationError(
+            f"{where} {shown!r} does not start with http:// or https://",
+            hint=f"did you mean {redact('http://' + nearest)!r}?",
+        )
+    if not host:
+        raise ConfigurationError(f"{where} {shown!r} names no host")
+    if parts.username or parts.password:
+        raise ConfigurationError(
+            f"{where} {shown!r} carries a user name or password", hint="pass api_key= instead"
+        )
+    if parts.query or parts.fragment:
+        raise ConfigurationError(f"{where} {shown!r} must end with the path, without ? and #")
+    return text.rstrip("/")
+
+
+def is_loopback(url: str) -> bool:
+    """Whether ``url`` points to this machine."""
+    host = urlsplit(url).hostname or ""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def warn_if_key_is_readable(base_url: str, provider_id: str) -> bool:
+    """Log a warning if a key would cross the network unencrypted; says whether it would."""
+    if base_url.startswith("https://") or is_loopback(base_url):
+        return False
+    log.warning(
+        "%s: the API key is sent unencrypted to %s; use https:// or a tunnel",
+        provider_id,
+        urlsplit(base_url).hostname,
+    )
+    return True
+
+
+def check_id(id: object, what: str = "provider id") -> str:
+    """``id``, if it can name a provider: letters, digits, ``.``, ``_`` and ``-``, no slash.
+
+    Raises:
+        InvalidParameterError: it cannot; a slash would make ``"provider/model"`` ambiguous.
+    """
+    if not isinstance(id, str) or not _ID.fullmatch(id):
+        raise InvalidParameterError(
+            f"{id!r} is no {what}: use 1 to 64 letters, digits, '.', '_' or '-'"
+        )
+    return id
+
+
+def check_folder(path: str | os.PathLike[str], where: str) -> Path:
+    """``path`` as an existing folder.
+
+    Raises:
+        ConfigurationError: it does not exist, or is a file.
+    """
+    folder = Path(path).expanduser()
+    if not folder.exists():
+        raise ConfigurationError(f"{where} {str(folder)!r} does not exist")
+    if not folder.is_dir():
+        raise ConfigurationError(
+            f"{where} {str(folder)!r} is a file, a folder is needed",
+            hint=f"did you mean {str(folder.parent)!r}?",
+        )
+    return folder
+
+
+def check_file(path: str | os.PathLike[str], where: str) -> Path:
+    """``path`` as an existing, readable file.
+
+    Raises:
+        ConfigurationError: it does not exist, is a folder, or may not be read.
+    """
+    file = Path(path).expanduser()
+    if not file.exists():
+        raise ConfigurationError(f"{where} {str(file)!r} does not exist")
+    if file.is_dir():
+        raise ConfigurationError(f"{where} {str(file)!r} is a folder, a file is needed")
+    if not os.access(file, os.R_OK):
+        raise ConfigurationError(f"{where} {str(file)!r} may not be read by this user")
+    return file

@@ -1,0 +1,658 @@
+"""The connection of one provider: opening it, judging it by evidence, healing it, ending it.
+
+Evidence decides the status.  Every answer and every failure of a real request counts, and so does
+a probe; configuration alone proves nothing.  Evidence carries the epoch it was gathered in: what
+an old request learns after a restart changes nothing.
+
+What this file must not do: send requests of its own choice that cost money, or run anything in the
+background while the provider is disconnected.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import random
+import weakref
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from time import monotonic
+from typing import Any, Literal
+
+from .errors import (
+    InvalidRequestError,
+    InvalidResponseError,
+    LLMError,
+    ProviderAPIError,
+    ProviderConnectionError,
+    ProviderError,
+    ProviderOverloadedError,
+    RateLimitError,
+    RequestCancelledError,
+    RequestTimeoutError,
+    StreamInterruptedError,
+)
+from .events import ErrorOccurred, EventEmitter, HealthCheck, ReconnectScheduled, StatusChanged
+from .machine import StatusMachine
+from .redaction import redact
+from .shared import SharedCall
+from .status import ErrorInfo, ProviderStatus, Reason, is_permanent, reason_of
+from .stream import LLMStream
+
+Step = Callable[[], Coroutine[Any, Any, None]]
+Wait = Literal["attempt", "ready", "none"]
+S = ProviderStatus
+
+# After this many soft failures (time-outs, 5xx) in a row a connection counts as lost.
+FAILURE_THRESHOLD = 3
+# Evidence younger than this is believed without asking again.
+FRESH_S = 30.0
+# Backoff starts anew only after a connection has held for this long.
+STABLE_S = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backoff:
+    """Waits between attempts to reconnect.
+
+    Attributes:
+        first_s: before the first attempt, in seconds.
+        factor: by which it grows with each attempt.
+        max_s: upper bound, in seconds.
+        jitter: the share by which it is varied at random, so that many clients do not come at once.
+    """
+
+    first_s: float = 1.0
+    factor: float = 1.6
+    max_s: float = 60.0
+    jitter: float = 0.2
+
+    def delay_s(self, attempt: int) -> float:
+        """Seconds to wait before ``attempt``, counted from 1; never above ``max_s``."""
+        # The exponent is bounded: after a weekend offline it would overflow.
+        grown = self.first_s * self.factor ** min(attempt - 1, 64)
+        spread = 1 + random.uniform(-self.jitter, self.jitter)
+        return min(min(grown, self.max_s) * spread, self.max_s)
+
+
+LOCAL_BACKOFF = Backoff(first_s=0.5, max_s=10.0)
+
+
+class Connection:
+    """Keeps one provider's status true.
+
+    Args:
+        emitter, machine: where changes are written and announced.
+        open: gets ready to send; called once per connection.
+        close: releases what ``open`` took.
+        probe: asks the provider something cheap; returns whether it has a model to offer, or None
+            if that cannot be known.
+        backoff: waits between attempts to reconnect.
+        probe_timeout_s: how long a probe may take, in seconds.
+    """
+
+    def __init__(
+        self,
+        emitter: EventEmitter,
+        machine: StatusMachine,
+        *,
+        open: Step,
+        close: Step,
+        probe: Callable[[], Coroutine[Any, Any, bool | None]],
+        backoff: Backoff,
+        probe_timeout_s: float = 10.0,
+    ) -> None:
+        self._emitter = emitter
+        self._machine = machine
+        self._open_provider = open
+        self._close_provider = close
+        self._probe_provider = probe
+        self._backoff = backoff
+        self._probe_timeout_s = probe_timeout_s
+        self._opened = False
+        self._opening: SharedCall[None] = SharedCall(self._open)
+        self._attempt: SharedCall[None] = SharedCall(self._try_once)
+        self._trial: SharedCall[None] = SharedCall(self._try_unseen)
+        self._stopping: SharedCall[None] = SharedCall(self._stop, keep_running=True)
+        self._drain_until_s = 0.0
+        self._background: set[asyncio.Task[None]] = set()
+        self._healing: asyncio.Task[None] | None = None
+        self._wake: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
+        self._streams: weakref.WeakValueDictionary[str, LLMStream] = weakref.WeakValueDictionary()
+        self._drained: list[asyncio.Future[None]] = []
+        self._soft_failures = 0
+        self._attempts_before = 0
+        self._verified_s: float | None = None
+        self._usable_since_s: float | None = None
+        self._last_reported: ErrorInfo | None = None
+
+    @property
+    def status(self) -> ProviderStatus:
+        return self._machine.state.status
+
+    # ---- verbs -----------------------------------------------------------------------------------
+
+    async def connect(self, *, wait: Wait = "attempt", timeout_s: float | None = None) -> None:
+        """See `BaseLLMProvider.connect`."""
+        await self._stopping.settled()
+        self._refuse_if_closed()
+        if self.status.usable:
+            return
+        if wait == "none":
+            self._in_background(self._attempt.join(), "connect")
+            return
+        try:
+            async with asyncio.timeout(timeout_s):
+                try:
+                    await self._attempt.join()
+                except LLMError:
+                    if wait == "attempt" or self.status is not S.RECONNECTING:
+                        raise
+                    await self._until_settled()
+        except TimeoutError:
+            raise RequestTimeoutError(
+                f"not connected within {timeout_s:g} s", code="connect_timeout"
+            ) from None
+        finally:
+            await self._emitter.flush(synchronous_only=True)
+
+    async def is_available(self) -> bool:
+        """See `BaseLLMProvider.is_available`."""
+        if self.status in (S.CLOSED, S.DRAINING):
+            return False
+        age_s = math.inf if self._verified_s is None else monotonic() - self._verified_s
+        if self.status.usable and age_s < FRESH_S:
+            return True
+        seen = self.status.live and self.status is not S.FAILED
+        try:
+            async with asyncio.timeout(min(self._probe_timeout_s, 5.0)):
+                await (self._attempt if seen else self._trial).join()
+        except (LLMError, TimeoutError):
+            return False
+        return True
+
+    async def disconnect(self, *, drain_timeout_s: float) -> None:
+        """See `BaseLLMProvider.disconnect`."""
+        if self.status in (S.DISCONNECTED, S.CLOSED) and not self._stopping.running:
+            return
+        until_s = monotonic() + drain_timeout_s
+        self._drain_until_s = (
+            min(self._drain_until_s, until_s) if self._stopping.running else until_s
+        )
+        self._notify_drained()
+        await self._stopping.join()
+        await self._emitter.flush(synchronous_only=True)
+
+    async def close(self, *, drain_timeout_s: float) -> None:
+        """See `BaseLLMProvider.close`."""
+        await self.disconnect(drain_timeout_s=drain_timeout_s)
+        self._machine.begin_epoch()
+        if self.status is not S.CLOSED:
+            self._machine.change(S.CLOSED, Reason.SHUTDOWN, error=None)
+        await self._emitter.flush(synchronous_only=True)
+
+    def reconnect_now(self) -> None:
+        """See `BaseLLMProvider.reconnect_now`."""
+        self._attempts_before = 0
+        if self._wake is not None:
+            loop, event = self._wake
+            with contextlib.suppress(RuntimeError):  # the loop is closed, nobody sleeps on it
+                loop.call_soon_threadsafe(event.set)
+
+    # ---- requests --------------------------------------------------------------------------------
+
+    def track(self, stream: LLMStream) -> None:
+        """Remember a request so that a shutdown can end it; does not keep it alive."""
+        self._streams[stream.request_id] = stream
+
+    async def ensure_open(self) -> None:
+        """Open the provider if it is not open; proves nothing.
+
+        Raises:
+            ProviderConnectionError: it is draining or closed.
+            LLMError: it cannot be opened.
+        """
+        self._refuse_if_closed()
+        if self.status is S.DRAINING:
+            raise ProviderConnectionError(
+                "it is shutting down and takes no new requests", code="draining", retryable=False
+            )
+        if not self._opened:
+            await self._opening.join()
+
+    async def begin_request(self) -> int:
+        """Get ready for one request; returns the epoch that its evidence belongs to.
+
+        A provider that is not connected is opened, and the request itself is the evidence.
+
+        Raises:
+            ProviderConnectionError: it is draining or closed.
+            LLMError: it cannot be opened.
+        """
+        await self.ensure_open()
+        if self.status is S.FAILED:
+            # Somebody asks again, so something may have been repaired.
+            self._machine.begin_epoch()
+            self._machine.change(S.CONNECTING, Reason.USER, error=None)
+        with self._emitter.atomic():
+            self._machine.measure(in_flight=self._machine.state.in_flight + 1)
+            return self._machine.state.epoch
+
+    def end_request(self, epoch: int) -> None:
+        """Count a request out, whatever its outcome was."""
+        with self._emitter.atomic():
+            left = max(self._machine.state.in_flight - 1, 0)
+            self._machine.measure(in_flight=left)
+        if left == 0:
+            self._notify_drained()
+            if self.status is S.CONNECTING and epoch == self._machine.state.epoch:
+                # It was cancelled before it could prove anything; "connecting" must not stay.
+                self._settle()
+
+    def succeeded(self, epoch: int) -> None:
+        """A request was answered: the provider is usable."""
+        state = self._machine.state
+        if epoch != state.epoch:
+            self._machine.stale_evidence += 1
+            return
+        self._soft_failures = 0
+        self._verified_s = monotonic()
+        if state.status is S.CONNECTED:
+            self._machine.measure(verified_at=datetime.now(UTC))
+        elif state.status in (S.CONNECTING, S.RECONNECTING, S.DEGRADED):
+            self._usable(S.CONNECTED, Reason.RECOVERED, epoch)
+
+    def failed(self, error: LLMError, epoch: int) -> None:
+        """A request failed: what does that say about the provider?"""
+        if epoch != self._machine.state.epoch:
+            self._machine.stale_evidence += 1
+        elif isinstance(error, RequestCancelledError) or not isinstance(error, ProviderError):
+            if is_permanent(error):
+                self._judge(error, epoch)
+        elif isinstance(error, RateLimitError):
+            self._cool_down(error, epoch)
+        elif is_permanent(error):
+            # A request may be forbidden what others may do; quota and key concern all of them.
+            if self._verified_s is not None and error.code != Reason.QUOTA_EXHAUSTED:
+                self._settle()
+            else:
+                self._judge(error, epoch)
+        elif _is_hard(error):
+            self._judge(error, epoch)
+        elif _is_soft(error):
+            self._soft_failures += 1
+            if self._soft_failures >= FAILURE_THRESHOLD or self.status is S.CONNECTING:
+                self._judge(error, epoch)
+        else:
+            self.succeeded(epoch)  # it answered, though not what was hoped for
+
+    # ---- one attempt -----------------------------------------------------------------------------
+
+    async def _open(self) -> None:
+        """Open the provider once; a failure is judged, a cancellation undone."""
+        await self._stopping.settled()
+        await self._trial.settled()
+        self._refuse_if_closed()
+        if self.status in (S.DISCONNECTED, S.FAILED):
+            self._begin(Reason.STARTUP if self.status is S.DISCONNECTED else Reason.USER)
+        if self._opened:
+            return
+        epoch = self._machine.state.epoch
+        try:
+            await self._open_provider()
+        except asyncio.CancelledError:
+            await self._undo(epoch)
+            raise
+        except Exception as error:  # noqa: BLE001 - a provider's author may raise anything
+            known = as_llm_error(error)
+            await self._undo_open()
+            self._judge(known, epoch)
+            raise known from _defect(error)
+        self._opened = True
+
+    async def _try_once(self) -> None:
+        """Open and probe; the outcome becomes the status."""
+        await self._trial.settled()
+        if self.status in (S.DISCONNECTED, S.FAILED):
+            self._begin(Reason.USER)
+        await self._opening.join()
+        epoch = self._machine.state.epoch
+        try:
+            has_models = await self._probe()
+        except RateLimitError as error:
+            self._cool_down(error, epoch)
+            return
+        except LLMError as error:
+            self._judge(error, epoch)
+            raise
+        except asyncio.CancelledError:
+            await self._undo(epoch)
+            raise
+        self._verified_s = monotonic()
+        self._soft_failures = 0
+        if has_models is False:
+            self._usable(S.DEGRADED, Reason.NO_MODELS, epoch)
+        else:
+            self._usable(S.CONNECTED, Reason.RECOVERED, epoch)
+
+    async def _try_unseen(self) -> None:
+        """Probe a provider that is not connected, and leave its status as it is."""
+        await self._opening.settled()
+        if self._opened:
+            await self._probe()
+            return
+        try:
+            await self._open_provider()
+            await self._probe()
+        except LLMError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a provider's author may raise anything
+            raise as_llm_error(error) from _defect(error)
+        finally:
+            await self._undo_open()
+
+    async def _probe(self) -> bool | None:
+        provider_id = self._machine.state.provider_id
+        publish = self._emitter.publish
+        publish(HealthCheck(provider_id=provider_id, phase="started"))
+        began_s = monotonic()
+
+        def latency_ms() -> float:
+            return round((monotonic() - began_s) * 1000, 3)
+
+        try:
+            async with asyncio.timeout(self._probe_timeout_s):
+                has_models = await self._probe_provider()
+        except TimeoutError:
+            failure: LLMError = RequestTimeoutError(
+                f"no answer to a probe within {self._probe_timeout_s:g} s"
+            )
+        except Exception as error:  # noqa: BLE001 - a provider's author may raise anything
+            failure = as_llm_error(error)
+        else:
+            self._machine.measure(latency_ms=latency_ms(), verified_at=datetime.now(UTC))
+            publish(
+                HealthCheck(provider_id=provider_id, phase="succeeded", latency_ms=latency_ms())
+            )
+            return has_models
+        publish(
+            HealthCheck(
+                provider_id=provider_id,
+                phase="failed",
+                latency_ms=latency_ms(),
+                error=ErrorInfo.of(failure),
+            )
+        )
+        raise failure
+
+    # ---- what evidence does to the status --------------------------------------------------------
+
+    def _begin(self, reason: Reason) -> None:
+        self._machine.begin_epoch()
+        self._verified_s, self._soft_failures = None, 0
+        self._machine.change(
+            S.CONNECTING, reason, error=None, attempt=0, retry_at=None, cooldown_until=None
+        )
+
+    def _usable(self, status: ProviderStatus, reason: Reason, epoch: int) -> None:
+        changed = self._machine.change(
+            status,
+            reason,
+            epoch=epoch,
+            error=None,
+            attempt=0,
+            retry_at=None,
+            cooldown_until=None,
+            verified_at=datetime.now(UTC),
+        )
+        if changed:
+            self._usable_since_s = monotonic()
+            self._last_reported = None
+
+    def _judge(self, error: LLMError, epoch: int) -> None:
+        """The connection does not work: for good, or until it heals."""
+        info = ErrorInfo.of(error)
+        wrong_address = isinstance(error, InvalidRequestError)
+        if is_permanent(error) or wrong_address or error.code == Reason.UNEXPECTED:
+            reason = Reason.INVALID_CONFIG if wrong_address else reason_of(error)
+            self._machine.change(S.FAILED, reason, epoch=epoch, error=info, retry_at=None)
+            return
+        if self.status is not S.RECONNECTING:
+            held_s = monotonic() - self._usable_since_s if self._usable_since_s else STABLE_S
+            if held_s >= STABLE_S:
+                self._attempts_before = 0
+        if self._machine.change(S.RECONNECTING, reason_of(error), epoch=epoch, error=info):
+            self._heal_from_now_on(epoch)
+
+    def _cool_down(self, error: RateLimitError, epoch: int) -> None:
+        """A rate limit proves that the provider is there; it wants to be left alone for a while."""
+        wait_s = error.retry_after_s or 0.0
+        until = datetime.now(UTC) + timedelta(seconds=wait_s)
+        earlier = self._machine.state.cooldown_until
+        if earlier is not None:
+            until = max(until, earlier)
+        changed = self._machine.change(
+            S.DEGRADED,
+            Reason.RATE_LIMITED,
+            epoch=epoch,
+            error=ErrorInfo.of(error),
+            cooldown_until=until,
+            attempt=0,
+            retry_at=None,
+        )
+        if changed and error.retry_after_s:
+            self._in_background(self._cooled_down(wait_s, until, epoch), "cooldown")
+
+    async def _cooled_down(self, wait_s: float, until: datetime, epoch: int) -> None:
+        await asyncio.sleep(wait_s)
+        state = self._machine.state
+        if state.status is S.DEGRADED and state.cooldown_until == until:
+            self._usable(S.CONNECTED, Reason.RECOVERED, epoch)
+
+    # ---- in the background -----------------------------------------------------------------------
+
+    def _settle(self) -> None:
+        """Find out by a probe what a request could not tell."""
+        if not self._attempt.running:
+            self._in_background(self._attempt.join(), "probe")
+
+    def _heal_from_now_on(self, epoch: int) -> None:
+        if self._healing is None or self._healing.done():
+            self._healing = self._in_background(self._heal(epoch), "reconnect")
+
+    async def _heal(self, epoch: int) -> None:
+        """Try again and again, ever more rarely, until the provider is back or was stopped."""
+        loop, event = asyncio.get_running_loop(), asyncio.Event()
+        self._wake = (loop, event)
+        try:
+            while self._is_lost(epoch):
+                self._attempts_before += 1
+                delay_s = self._backoff.delay_s(self._attempts_before)
+                self._announce_attempt(self._attempts_before, delay_s)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(event.wait(), delay_s)
+                event.clear()
+                if self._is_lost(epoch):
+                    try:
+                        await self._attempt.join()
+                    except LLMError as error:
+                        self._report(error, "reconnect")
+        except asyncio.CancelledError:
+            if self._is_lost(epoch):
+                # The loop ends and takes this task with it: nobody tries any more.
+                self._machine.change(S.DISCONNECTED, Reason.SHUTDOWN, retry_at=None)
+            raise
+        finally:
+            self._wake = None
+
+    def _is_lost(self, epoch: int) -> bool:
+        state = self._machine.state
+        return state.status is S.RECONNECTING and state.epoch == epoch
+
+    def _announce_attempt(self, attempt: int, delay_s: float) -> None:
+        retry_at = datetime.now(UTC) + timedelta(seconds=delay_s)
+        with self._emitter.atomic():
+            self._machine.change(attempt=attempt, retry_at=retry_at)
+            self._emitter.publish(
+                ReconnectScheduled(
+                    provider_id=self._machine.state.provider_id,
+                    attempt=attempt,
+                    delay_s=delay_s,
+                    retry_at=retry_at,
+                    reason=self._machine.state.reason,
+                )
+            )
+
+    def _in_background(
+        self, work: Coroutine[Any, Any, None], operation: str
+    ) -> asyncio.Task[None] | None:
+        """Run ``work`` beside everything else; what it raises becomes an ``error`` event."""
+
+        async def guarded() -> None:
+            try:
+                await work
+            except LLMError as error:
+                self._report(error, operation)
+
+        try:
+            task = asyncio.get_running_loop().create_task(guarded())
+        except RuntimeError:  # called where no loop runs: the next request will tell
+            work.close()
+            return None
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+        return task
+
+    def _report(self, error: LLMError, operation: str) -> None:
+        """Tell listeners about a background failure, once as long as it stays the same."""
+        info = ErrorInfo.of(error)
+        if info != self._last_reported and not isinstance(error, RequestCancelledError):
+            self._last_reported = info
+            self._emitter.publish(
+                ErrorOccurred(
+                    provider_id=self._machine.state.provider_id, error=info, operation=operation
+                )
+            )
+
+    async def _until_settled(self) -> None:
+        """Wait until reconnecting has ended, one way or another."""
+        ended = asyncio.Event()
+
+        def look(event: StatusChanged) -> None:
+            if event.current.status not in (S.CONNECTING, S.RECONNECTING):
+                ended.set()
+
+        with self._emitter.subscribe(look):
+            await ended.wait()
+        if not self.status.usable:
+            error = self._machine.state.error
+            raise ProviderConnectionError(
+                error.message if error else f"it is {self.status}", code=str(self.status)
+            )
+
+    # ---- the end ---------------------------------------------------------------------------------
+
+    async def _stop(self) -> None:
+        reason = Reason.USER
+        if self._machine.state.in_flight == 0:
+            self._drain_until_s = 0.0
+        self._machine.begin_epoch()
+        self._machine.change(S.DRAINING, reason, error=None, attempt=0, retry_at=None)
+        for task in [t for t in self._background if t is not asyncio.current_task()]:
+            with contextlib.suppress(RuntimeError):  # its loop is closed
+                task.get_loop().call_soon_threadsafe(task.cancel)
+        await self._attempt.cancel()
+        await self._opening.cancel()
+        try:
+            while (left_s := self._drain_until_s - monotonic()) > 0 and await self._busy(left_s):
+                pass
+            if self._machine.state.in_flight:
+                reason = Reason.DRAIN_TIMEOUT
+                for stream in list(self._streams.values()):
+                    stream.interrupt(
+                        RequestCancelledError("the provider was disconnected", code="draining")
+                    )
+                await self._busy(1.0)
+        finally:
+            await self._undo_open()
+            self._machine.change(S.DISCONNECTED, reason, cooldown_until=None)
+
+    async def _busy(self, timeout_s: float) -> bool:
+        """Wait until no request runs, `disconnect` is called again, or the time is up."""
+        if self._machine.state.in_flight == 0:
+            return False
+        changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._drained.append(changed)
+        await asyncio.wait([changed], timeout=timeout_s)
+        return self._machine.state.in_flight > 0
+
+    def _notify_drained(self) -> None:
+        waiting, self._drained = self._drained, []
+        for future in waiting:
+            with contextlib.suppress(RuntimeError):  # its loop is closed
+                future.get_loop().call_soon_threadsafe(_resolve, future)
+
+    async def _undo(self, epoch: int) -> None:
+        """The last one who wanted the connection has gone: leave nothing behind."""
+        if self.status is S.CONNECTING and self._machine.state.in_flight == 0:
+            await self._undo_open()
+            self._machine.change(S.DISCONNECTED, Reason.USER, epoch=epoch)
+
+    async def _undo_open(self) -> None:
+        self._opened = False
+        try:
+            await self._close_provider()
+        except Exception as error:  # noqa: BLE001 - closing must go on; whoever listens is told
+            self._report(as_llm_error(error), "close")
+
+    def _refuse_if_closed(self) -> None:
+        if self.status is S.CLOSED:
+            raise ProviderConnectionError(
+                "it is closed", code="closed", retryable=False, hint="make a new provider"
+            )
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _is_hard(error: LLMError) -> bool:
+    """Whether one such failure is enough: there is no connection at all."""
+    return isinstance(error, ProviderConnectionError)
+
+
+def _is_soft(error: LLMError) -> bool:
+    """Whether it may be the provider's trouble, or only this request's."""
+    return isinstance(
+        error,
+        RequestTimeoutError | StreamInterruptedError | ProviderOverloadedError
+        | InvalidResponseError,
+    ) or (isinstance(error, ProviderAPIError) and (error.http_status or 500) >= 500)  # fmt: skip
+
+
+def as_llm_error(error: Exception) -> LLMError:
+    """``error`` as one of ours; what a provider class lets out by mistake is marked as such."""
+    if isinstance(error, LLMError):
+        return error
+    if isinstance(error, TimeoutError):
+        return RequestTimeoutError(str(error) or "timed out")
+    if isinstance(error, OSError):
+        return ProviderConnectionError(redact(str(error)), original=_original(error))
+    return ProviderError(
+        f"unexpected {type(error).__name__}: {redact(str(error))}",
+        code=Reason.UNEXPECTED.value,
+        original=_original(error),
+        hint="the provider class let out an error that is not an LLMError",
+    )
+
+
+def _defect(error: Exception) -> Exception | None:
+    """The cause to show with a traceback: only for mistakes in a provider class."""
+    return None if isinstance(error, LLMError) else error
+
+
+def _original(error: Exception) -> str:
+    return f"{type(error).__module__}.{type(error).__qualname__}: {redact(str(error))}"

@@ -1,0 +1,458 @@
+"""`LLMProviderManager`: the one object of a process that holds its providers.
+
+It finds the provider for a request, passes requests on, and re-emits every provider's events in
+one order.  It knows no kind of provider by name and decides nothing about requests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from difflib import get_close_matches
+from typing import Any, ClassVar, Literal
+
+import msgspec
+
+from .errors import (
+    InvalidParameterError,
+    LLMError,
+    ProviderConnectionError,
+    ProviderNotFoundError,
+)
+from .events import (
+    ActiveProviderChanged,
+    Event,
+    EventEmitter,
+    ProviderAdded,
+    ProviderRemoved,
+    StatusChanged,
+    Subscription,
+)
+from .messages import (
+    Data,
+    LLMModelInfo,
+    LLMRequestOptions,
+    LLMResponse,
+    Messages,
+    as_options,
+)
+from .policy import Stage
+from .provider import BaseLLMProvider, Options
+from .registry import create_provider
+from .status import LLMProviderStatus
+from .stream import LLMStream, StreamCallback
+
+
+class ProviderSnapshot(Data, frozen=True, kw_only=True):
+    """One provider, complete enough to draw a row of a list.
+
+    Attributes:
+        id, name, kind: what it is called and what it is.
+        status: its snapshot.
+        active_model: the model for calls that give none, or None.
+        models: the model list as far as it is known.
+    """
+
+    id: str
+    name: str
+    kind: str
+    status: LLMProviderStatus
+    active_model: str | None = None
+    models: tuple[LLMModelInfo, ...] = ()
+
+
+class ManagerSnapshot(Data, frozen=True, kw_only=True):
+    """Everything that a user interface has to know at its start.
+
+    Attributes:
+        gseq: number of the last event that this snapshot contains.
+        active_provider: id, or None.
+        providers: in the order of their registration.
+    """
+
+    gseq: int
+    active_provider: str | None
+    providers: tuple[ProviderSnapshot, ...]
+
+
+class LLMProviderManager(EventEmitter):
+    """Holds providers, knows the active one, and speaks for all of them.
+
+    Events of its providers are re-emitted under their names, with ``provider_id`` and a running
+    number ``gseq`` that has no gaps; `subscribe` first delivers the present status of each.
+
+    Args:
+        default_options: for requests that go through this manager; a provider's own come first.
+        policies: for providers that this manager creates and that are given none.
+    """
+
+    _instance: ClassVar[LLMProviderManager | None] = None
+    _instance_lock: ClassVar[threading.Lock] = threading.Lock()
+
+    def __init__(
+        self, *, default_options: Options = None, policies: Iterable[Stage] | None = None
+    ) -> None:
+        super().__init__()
+        self.source_id = "manager"
+        self._default_options = as_options(default_options)
+        self._policies = None if policies is None else tuple(policies)
+        self._providers: dict[str, BaseLLMProvider] = {}
+        self._active: str | None = None
+        self._gseq = 0
+        self._last_relayed: Event | None = None
+        self._closed = False
+
+    @classmethod
+    def get_instance(cls) -> LLMProviderManager:
+        """The manager of this process; made by the first call, from whichever thread it comes."""
+        with LLMProviderManager._instance_lock:
+            instance = LLMProviderManager._instance
+            if instance is None or instance._closed:
+                instance = LLMProviderManager._instance = cls()
+            return instance
+
+    @classmethod
+    def reset_instance(cls) -> None:
+        """Forget the manager of this process, for tests; `close` it first if it was used."""
+        with LLMProviderManager._instance_lock:
+            LLMProviderManager._instance = None
+
+    def __repr__(self) -> str:
+        return f"<LLMProviderManager {', '.join(map(repr, self._providers)) or 'empty'}>"
+
+    # ---- which providers there are ---------------------------------------------------------------
+
+    @property
+    def providers(self) -> Mapping[str, BaseLLMProvider]:
+        """The registered providers by id, in the order of their registration."""
+        with self.lock:
+            return dict(self._providers)
+
+    def get_provider(self, id: str) -> BaseLLMProvider:
+        """The provider of that id.
+
+        Raises:
+            ProviderNotFoundError: there is none; the text names similar ones.
+        """
+        provider = self._providers.get(id)
+        if provider is None:
+            known = list(self._providers)
+            near = get_close_matches(str(id), known, n=1)
+            raise ProviderNotFoundError(
+                f"no provider {id!r} is registered",
+                hint=f"did you mean {near[0]!r}?" if near
+                else f"registered are {', '.join(known)}" if known
+                else "register one with register_provider()",
+            )  # fmt: skip
+        return provider
+
+    def register_provider(
+        self, provider: BaseLLMProvider | type[BaseLLMProvider] | str, **settings: Any
+    ) -> BaseLLMProvider:
+        """Add a provider: an object, a class, or the id of a kind, the latter two with settings.
+
+        The first one becomes the active one.
+
+        Returns:
+            The provider.
+
+        Raises:
+            InvalidParameterError: its id is taken, or it cannot be a provider.
+            ProviderNotFoundError: there is no such kind.
+            LLMError: the settings are wrong.  Nothing is registered then.
+        """
+        self._refuse_if_closed()
+        if isinstance(provider, BaseLLMProvider):
+            if settings:
+                raise InvalidParameterError(
+                    f"settings ({', '.join(settings)}) can be given with a class or a kind, "
+                    "not with an object"
+                )
+            made = provider
+        else:
+            if self._policies is not None:
+                settings.setdefault("policies", self._policies)
+            made = create_provider(provider, **settings)
+        # A provider's lock before ours, here as everywhere.
+        with made.atomic(), self.atomic():
+            if made.id in self._providers:
+                raise InvalidParameterError(
+                    f"a provider with the id {made.id!r} is registered already",
+                    hint="give this one another id=, or unregister the other first",
+                )
+            if made._relay is not None:
+                raise InvalidParameterError(f"{made!r} belongs to another manager already")
+            if made.status.status == "closed":
+                raise InvalidParameterError(f"{made!r} is closed and cannot be used again")
+            self._providers[made.id] = made
+            made._relay = self._relayed
+            self._publish(ProviderAdded(provider_id=made.id))
+            if self._active is None:
+                self._activate(made.id, "first")
+        return made
+
+    async def unregister_provider(
+        self, id: str, *, drain_timeout_s: float = 5.0
+    ) -> BaseLLMProvider:
+        """Take a provider out and close it; requests that still run get ``drain_timeout_s``.
+
+        If it was the active one, none is active afterwards: another vendor is never chosen silently.
+
+        Raises:
+            ProviderNotFoundError: there is none of that id.
+        """
+        provider = self.get_provider(id)
+        await provider.close(drain_timeout_s)
+        with provider.atomic(), self.atomic():
+            if self._providers.pop(id, None) is provider:
+                provider._relay = None
+                if self._active == id:
+                    self._activate(None, "removed")
+                self._publish(ProviderRemoved(provider_id=id))
+        return provider
+
+    @property
+    def active_provider(self) -> BaseLLMProvider | None:
+        """The provider for requests that name none."""
+        return None if self._active is None else self._providers[self._active]
+
+    def set_active_provider(self, id: str | None) -> None:
+        """Choose the provider for requests that name none.
+
+        Raises:
+            ProviderNotFoundError: there is none of that id.
+        """
+        if id is not None:
+            self.get_provider(id)
+        with self.atomic():
+            self._activate(id, "user")
+
+    @property
+    def active_model(self) -> str | None:
+        """The active model of the active provider."""
+        provider = self.active_provider
+        return None if provider is None else provider.active_model
+
+    def set_active_model(self, model: str) -> None:
+        """Choose a model, as ``"model"`` of the active provider or as ``"provider/model"``.
+
+        With a provider's name that provider becomes the active one.
+
+        Raises:
+            ProviderNotFoundError: no provider is active.
+            ModelNotFoundError: its model list is known and does not have the model.
+        """
+        provider, chosen = self.resolve(model)
+        provider.set_active_model(chosen)
+        self.set_active_provider(provider.id)
+
+    def resolve(self, model: str | None) -> tuple[BaseLLMProvider, str | None]:
+        """Which provider and which model ``"provider/model"``, ``"model"`` or None stand for.
+
+        What stands before the first slash is a provider's id if one is registered under it;
+        otherwise the whole is a model of the active provider, since models may contain slashes.
+
+        Raises:
+            ProviderNotFoundError: no provider is active.
+        """
+        if isinstance(model, str) and "/" in model:
+            head, tail = model.split("/", 1)
+            if head in self._providers:
+                return self._providers[head], tail
+        provider = self.active_provider
+        if provider is None:
+            raise ProviderNotFoundError(
+                "no provider is active" if model is None or "/" not in model
+                else f"no provider {model.split('/', 1)[0]!r} is registered, and none is active",
+                hint="register one, or choose one with set_active_provider()",
+            )  # fmt: skip
+        return provider, model
+
+    # ---- lifecycle -------------------------------------------------------------------------------
+
+    async def connect_all(self) -> dict[str, LLMProviderStatus]:
+        """Connect all providers at the same time.
+
+        One that cannot be reached does not fail the others: its status says so.
+
+        Returns:
+            The status of each provider by id.
+        """
+        self._refuse_if_closed()
+        await asyncio.gather(*(_attempted(p) for p in self.providers.values()))
+        return {id: p.status for id, p in self.providers.items()}
+
+    async def disconnect_all(self, drain_timeout_s: float = 5.0) -> None:
+        """Disconnect all providers at the same time, within one time limit."""
+        await asyncio.gather(*(p.disconnect(drain_timeout_s) for p in self.providers.values()))
+
+    async def close(self, drain_timeout_s: float = 5.0) -> None:
+        """Close all providers at the same time; the manager cannot be used again.  Idempotent."""
+        self._closed = True
+        await asyncio.gather(*(p.close(drain_timeout_s) for p in self.providers.values()))
+        await self.flush(synchronous_only=True)
+
+    async def __aenter__(self) -> LLMProviderManager:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+
+    def subscribe(self, *args: Any, **how: Any) -> Subscription:
+        """Tell a listener the present status of all providers, then every later event.
+
+        See `EventEmitter.subscribe`.
+        """
+        with ExitStack() as held:
+            # No provider may be between changing and announcing while its state is copied.
+            for provider in self.providers.values():
+                held.enter_context(provider.atomic())
+            return super().subscribe(*args, **how)
+
+    def snapshot(self) -> ManagerSnapshot:
+        """Everything that there is to show, as of event number ``gseq``."""
+        with self.lock:
+            gseq, active, providers = self._gseq, self._active, list(self._providers.values())
+        return ManagerSnapshot(
+            gseq=gseq,
+            active_provider=active,
+            providers=tuple(
+                ProviderSnapshot(
+                    id=p.id,
+                    name=p.name,
+                    kind=p.kind,
+                    status=p.status,
+                    active_model=p.active_model,
+                    models=p.known_models,
+                )
+                for p in providers
+            ),
+        )
+
+    async def get_available_models(self, *, refresh: bool = False) -> list[LLMModelInfo]:
+        """The models of all providers that can be asked; the others are left out.
+
+        Whether one could not be asked shows in its status and in its ``error`` events.
+        """
+        lists = await asyncio.gather(
+            *(_models_of(p, refresh) for p in self.providers.values() if p.status.status.live)
+        )
+        return [model for models in lists for model in models]
+
+    # ---- asking ----------------------------------------------------------------------------------
+
+    async def generate_completion(
+        self,
+        model: str | None,
+        prompt: str,
+        system_prompt: str | None = None,
+        options: Options = None,
+    ) -> LLMResponse:
+        """Answer a prompt with ``"provider/model"``, a model of the active provider, or None."""
+        return await self.stream_completion(model, prompt, system_prompt, options)
+
+    async def generate_chat_completion(
+        self, model: str | None, messages: Messages, options: Options = None
+    ) -> LLMResponse:
+        """Answer a conversation; see `BaseLLMProvider.generate_chat_completion`."""
+        return await self.stream_chat_completion(model, messages, options)
+
+    def stream_completion(
+        self,
+        model: str | None,
+        prompt: str,
+        system_prompt: str | None = None,
+        options: Options = None,
+        callback: StreamCallback | None = None,
+    ) -> LLMStream:
+        """Answer a prompt piece by piece; see `BaseLLMProvider.stream_chat_completion`."""
+        provider, name = self._for_request(model)
+        return provider.stream_completion(
+            name, prompt, system_prompt, self._completed(options, provider), callback
+        )
+
+    def stream_chat_completion(
+        self,
+        model: str | None,
+        messages: Messages,
+        options: Options = None,
+        callback: StreamCallback | None = None,
+    ) -> LLMStream:
+        """Answer a conversation piece by piece; see `BaseLLMProvider.stream_chat_completion`."""
+        provider, name = self._for_request(model)
+        return provider.stream_chat_completion(
+            name, messages, self._completed(options, provider), callback
+        )
+
+    # ---- inside ----------------------------------------------------------------------------------
+
+    def _for_request(self, model: str | None) -> tuple[BaseLLMProvider, str | None]:
+        self._refuse_if_closed()
+        return self.resolve(model)
+
+    def _completed(self, options: Options, provider: BaseLLMProvider) -> LLMRequestOptions:
+        # The manager's defaults are the weakest, so the provider's have to be put in between.
+        given = as_options(options)
+        return given.merged_over(provider.default_options).merged_over(self._default_options)
+
+    def _activate(self, id: str | None, reason: Literal["first", "user", "removed"]) -> None:
+        previous, self._active = self._active, id
+        if previous != id:
+            self._publish(
+                ActiveProviderChanged(
+                    provider_id=id or "", previous=previous, current=id, reason=reason
+                )
+            )
+
+    def _publish(self, event: Event) -> None:
+        """Publish an event of our own, with its number."""
+        with self.atomic():
+            self.publish(self._numbered(event))
+
+    def _numbered(self, event: Event) -> Event:
+        self._gseq += 1
+        return msgspec.structs.replace(event, gseq=self._gseq)
+
+    def _relayed(self, name: str, args: tuple[Any, ...]) -> Iterable[Subscription]:
+        """Re-emit an event of a provider; returns the listeners to wake.
+
+        The provider's lock is held; ours is only ever taken after a provider's or alone.
+        """
+        if not args or not isinstance(args[0], Event):
+            return ()
+        ready: list[Subscription] = []
+        with self.lock:
+            if name == args[0].name:
+                self._last_relayed = self._numbered(args[0])
+            # Otherwise it is the second name of a status change: the same event, the same number.
+            event = self._last_relayed
+            self._post(name, (event, *args[1:]), {}, ready)
+        return ready
+
+    def _present(self, event: str) -> Iterable[Event]:
+        if event == StatusChanged.name:
+            for provider in self._providers.values():
+                for present in provider._present(event):
+                    yield msgspec.structs.replace(present, gseq=self._gseq)
+
+    def _refuse_if_closed(self) -> None:
+        if self._closed:
+            raise ProviderConnectionError(
+                "the manager is closed", code="closed", retryable=False, hint="make a new one"
+            )
+
+
+async def _attempted(provider: BaseLLMProvider) -> None:
+    try:
+        await provider.connect()
+    except LLMError:
+        pass  # said by its status and events; the caller gets the status of each
+
+
+async def _models_of(provider: BaseLLMProvider, refresh: bool) -> list[LLMModelInfo]:
+    try:
+        return await provider.get_available_models(refresh=refresh)
+    except LLMError:
+        return []  # said by its status

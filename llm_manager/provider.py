@@ -1,0 +1,614 @@
+"""`BaseLLMProvider`: the public face of a provider, and the one path that all requests take.
+
+::
+
+    generate_* / stream_*  ->  _request (checked)  ->  _ask  ->  policies  ->  _exchange
+                                                    events      retry, ...     codec + _send
+
+A provider's author writes `_open`, `_close`, `_send`, `_list_models` and names a codec.  Status,
+events, retries, time limits, cancellation and the model cache happen here, once for all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import aclosing
+from difflib import get_close_matches
+from typing import Any, ClassVar, Literal
+
+import msgspec
+
+from .catalog import ModelCatalog
+from .config import check_id
+from .connection import Backoff, Connection, Wait, as_llm_error
+from .errors import (
+    InvalidParameterError,
+    LLMError,
+    ModelNotFoundError,
+    RequestCancelledError,
+    UnsupportedFeatureError,
+)
+from .events import (
+    Event,
+    EventEmitter,
+    ModelChanged,
+    RequestFinished,
+    RequestStarted,
+    StatusChanged,
+)
+from .interrupt import Interrupter
+from .machine import StatusMachine
+from .messages import (
+    Capability,
+    Delta,
+    FilePart,
+    ImagePart,
+    LLMMessage,
+    LLMModelInfo,
+    LLMRequest,
+    LLMRequestOptions,
+    LLMResponse,
+    Messages,
+    Timeouts,
+    as_messages,
+    as_options,
+    merged,
+)
+from .policy import Stage, chain
+from .policy.deadline import DeadlinePolicy
+from .policy.retry import RetryPolicy
+from .status import ErrorInfo, LLMProviderStatus, ProviderStatus
+from .stream import Assembly, LLMStream, StreamCallback
+from .wire import Codec
+
+Options = LLMRequestOptions | Mapping[str, Any] | None
+
+_numbers = itertools.count(1)
+
+
+class BaseLLMProvider(EventEmitter, ABC):
+    """One place that answers requests, tells listeners what it is doing, and heals itself.
+
+    Every provider takes these keyword arguments, and its own.
+
+    Args:
+        id: the name under which a manager knows it; default: its kind.
+        name: the name to show to people; default: the id.
+        default_model: used where a call gives no model.
+        default_options: used where a call leaves an option open.
+        policies: stages around every request, outermost first; default: deadline and retry.
+        timeouts: default time limits; shorthand for ``default_options.timeouts``.
+        reconnect: waits between attempts to reconnect.
+
+    Raises:
+        InvalidParameterError: an argument is wrong.
+    """
+
+    kind: ClassVar[str] = "custom"
+    """Id of this kind of provider, for the registry."""
+    capabilities: frozenset[Capability] = frozenset({"chat"})
+    """What it can do at most; a model may be able to do less."""
+    codec: Codec
+    """How requests and answers look on its wire."""
+    default_timeouts: ClassVar[Timeouts | None] = None
+    """Time limits of this kind of provider, where they differ from the usual ones."""
+    backoff: ClassVar[Backoff] = Backoff()
+    """Waits between attempts to reconnect, for this kind of provider."""
+    models_max_age_s: ClassVar[float] = 300.0
+    """A model list older than this is read again when somebody asks, in seconds."""
+
+    def __init__(
+        self,
+        *,
+        id: str | None = None,
+        name: str | None = None,
+        default_model: str | None = None,
+        default_options: Options = None,
+        policies: Iterable[Stage] | None = None,
+        timeouts: Timeouts | None = None,
+        reconnect: Backoff | None = None,
+    ) -> None:
+        super().__init__()
+        self.id = check_id(id if id is not None else self.kind)
+        self.name = name or self.id
+        self.source_id = self.id
+        self.default_options = as_options(default_options)
+        limits = [t for t in (timeouts, self.default_options.timeouts, self.default_timeouts) if t]
+        if limits:
+            self.default_options = msgspec.structs.replace(
+                self.default_options, timeouts=merged(*limits)
+            )
+        self._active_model = default_model
+        self._machine = StatusMachine(self, self.id)
+        self._connection = Connection(
+            self,
+            self._machine,
+            open=self._open,
+            close=self._close,
+            probe=self._probe,
+            backoff=reconnect or self.backoff,
+        )
+        self._catalog = ModelCatalog(
+            self._list_all_models, self, self._machine, max_age_s=self.models_max_age_s
+        )
+        stages = (DeadlinePolicy(), RetryPolicy()) if policies is None else tuple(policies)
+        self._send_with_policies = chain(stages, self._counted_exchange, self._publish_own)
+        self._running: dict[str, Assembly] = {}
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.id!r} {self.status.status}>"
+
+    # ---- to write: what a provider's author supplies ---------------------------------------------
+
+    @abstractmethod
+    async def _open(self) -> None:
+        """Get ready to send: load a library, build a client.  Raise an `LLMError` if it fails."""
+
+    @abstractmethod
+    async def _close(self) -> None:
+        """Release what `_open` took; may be called when nothing is open."""
+
+    def _send(self, body: bytes, request: LLMRequest) -> AsyncGenerator[bytes, None]:
+        """Send an encoded request; yield the bytes of the answer as they arrive."""
+        raise UnsupportedFeatureError(f"{type(self).__name__} defines neither _send nor _exchange")
+
+    @abstractmethod
+    async def _list_models(self) -> Sequence[LLMModelInfo]:
+        """Ask which models there are; costs nothing and proves that requests will be taken."""
+
+    async def _describe_model(self, model: LLMModelInfo) -> LLMModelInfo:
+        """Find out more about one model; the default knows nothing more."""
+        return model
+
+    async def _probe(self) -> bool | None:
+        """Prove that the provider is usable, at no cost; the default reads the model list.
+
+        Returns:
+            Whether it has a model to offer; None if that cannot be known.
+        """
+        models = await self._list_models()
+        return bool(self._catalog.accept(self._owned(models)))
+
+    async def _exchange(self, request: LLMRequest) -> AsyncGenerator[Delta, None]:
+        """Send one request, once; the default encodes, sends and decodes.
+
+        A provider without a wire overrides this and yields deltas.
+        """
+        decoder = self.codec.decoder(request)
+        async with aclosing(self._send(self.codec.encode(request), request)) as pieces:
+            async for piece in pieces:
+                for delta in decoder.feed(piece):
+                    yield delta
+        for delta in decoder.close():
+            yield delta
+
+    # ---- status ----------------------------------------------------------------------------------
+
+    @property
+    def status(self) -> LLMProviderStatus:
+        """The present snapshot; takes no lock and does not block."""
+        return self._machine.state
+
+    state = status
+
+    @property
+    def usable(self) -> bool:
+        """Whether requests can be expected to work, by the evidence so far."""
+        return self._machine.state.usable
+
+    async def watch(self) -> AsyncIterator[LLMProviderStatus]:
+        """The present status, then every later one; what a slow reader misses is left out.
+
+        Always ends on the last status: it stops after ``closed``.
+        """
+        changed = asyncio.Event()
+        seen: LLMProviderStatus | None = None
+        with self.subscribe(lambda _: changed.set(), conflate=True):
+            while seen is None or seen.status is not ProviderStatus.CLOSED:
+                await changed.wait()
+                changed.clear()
+                if self.status.seq != (seen.seq if seen else None):
+                    seen = self.status
+                    yield seen
+
+    async def wait_for(
+        self,
+        wanted: ProviderStatus | str | Callable[[LLMProviderStatus], bool],
+        timeout_s: float | None = None,
+    ) -> LLMProviderStatus:
+        """Wait for a status word, or for a snapshot that satisfies a function.
+
+        Raises:
+            InvalidParameterError: there is no such status word.
+            TimeoutError: it did not come within ``timeout_s`` seconds.
+        """
+        holds = wanted if callable(wanted) else _is(wanted)
+        found: asyncio.Future[LLMProviderStatus] = asyncio.get_running_loop().create_future()
+
+        def look(event: StatusChanged) -> None:
+            if not found.done() and holds(event.current):
+                found.set_result(event.current)
+
+        # Every step is looked at, not only the newest: a short one must not be missed.
+        with self.subscribe(look):
+            async with asyncio.timeout(timeout_s):
+                return await found
+
+    def _present(self, event: str) -> Iterable[Event]:
+        if event == StatusChanged.name:
+            state = self.status
+            yield StatusChanged(provider_id=self.id, previous=state, current=state, replayed=True)
+
+    # ---- lifecycle -------------------------------------------------------------------------------
+
+    async def connect(self, *, wait: Wait = "attempt", timeout_s: float | None = None) -> None:
+        """Open the connection and prove it; does nothing when it is usable already.
+
+        Concurrent callers share one attempt.  Cancelling one does not disturb the others;
+        cancelling the last leaves nothing behind.
+
+        Args:
+            wait: ``attempt``: until the first attempt has ended; ``ready``: until it is usable,
+                through as many attempts as it takes; ``none``: not at all.
+            timeout_s: give up waiting after so many seconds.
+
+        Raises:
+            LLMError: the attempt failed.  If that may pass, the status is ``reconnecting`` and
+                attempts go on by themselves; otherwise it is ``failed``.
+        """
+        await self._connection.connect(wait=wait, timeout_s=timeout_s)
+
+    async def disconnect(self, drain_timeout_s: float = 5.0) -> None:
+        """Take no new requests, let the running ones end, close the connection.
+
+        Legal in every status.  A second call may shorten the wait.
+
+        Args:
+            drain_timeout_s: after so many seconds running requests are cancelled; their readers
+                get a `RequestCancelledError` with what had arrived.
+        """
+        await self._connection.disconnect(drain_timeout_s=_not_negative(drain_timeout_s))
+
+    async def close(self, drain_timeout_s: float = 5.0) -> None:
+        """`disconnect`, for ever: the object cannot be used again."""
+        await self._connection.close(drain_timeout_s=_not_negative(drain_timeout_s))
+
+    async def is_available(self) -> bool:
+        """Whether it is usable now, by fresh evidence; never raises for the provider's fault.
+
+        Evidence of the last 30 seconds counts; otherwise the provider is probed, once for all who
+        ask at the same time, and for at most 5 seconds.  A provider that is not connected is
+        probed without changing its status.
+        """
+        return await self._connection.is_available()
+
+    def reconnect_now(self) -> None:
+        """Try to reconnect at once instead of waiting: the network is back, a server was started.
+
+        Does nothing unless the status is ``reconnecting``.  Safe from any thread.
+        """
+        self._connection.reconnect_now()
+
+    async def __aenter__(self) -> BaseLLMProvider:
+        await self.connect()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+
+    # ---- models ----------------------------------------------------------------------------------
+
+    async def get_available_models(self, *, refresh: bool = False) -> list[LLMModelInfo]:
+        """The models that it offers; cached, and read again when the list is too old.
+
+        Args:
+            refresh: read it now, whatever its age.
+
+        Raises:
+            LLMError: it cannot be read, and there is no earlier list (or ``refresh`` was asked).
+        """
+        return list(await self._catalog.get(refresh=refresh))
+
+    async def get_model_info(self, model: str) -> LLMModelInfo:
+        """What is known about one model.
+
+        Raises:
+            ModelNotFoundError: the provider does not offer it; the text names similar ones.
+        """
+        await self._catalog.get()
+        found = self._catalog.find(model)
+        if found is None:
+            found = next((m for m in await self._catalog.get(refresh=True) if m.id == model), None)
+        if found is None:
+            raise self._unknown_model(model)
+        await self._connection.ensure_open()
+        described = await self._describe_model(found)
+        if described is not found:
+            self._catalog.describe(described)
+        return described
+
+    @property
+    def known_models(self) -> tuple[LLMModelInfo, ...]:
+        """The model list as far as it is known; asks nobody."""
+        return self._catalog.models
+
+    @property
+    def active_model(self) -> str | None:
+        """The model that is used where a call gives none."""
+        return self._active_model
+
+    def set_active_model(self, model: str | None) -> None:
+        """Choose the model for calls that give none; announced as ``modelChanged``.
+
+        Raises:
+            ModelNotFoundError: the model list is known and does not have it.
+        """
+        if model is not None and self._catalog.models and self._catalog.find(model) is None:
+            raise self._unknown_model(model)
+        with self.atomic():
+            previous, self._active_model = self._active_model, model
+            if model != previous:
+                self.publish(ModelChanged(provider_id=self.id, previous=previous, current=model))
+
+    async def _list_all_models(self) -> Sequence[LLMModelInfo]:
+        await self._connection.ensure_open()
+        return self._owned(await self._list_models())
+
+    def _owned(self, models: Sequence[LLMModelInfo]) -> list[LLMModelInfo]:
+        return [
+            m if m.provider_id == self.id else msgspec.structs.replace(m, provider_id=self.id)
+            for m in models
+        ]
+
+    def _unknown_model(self, model: str) -> ModelNotFoundError:
+        return ModelNotFoundError(
+            f"there is no model {model!r}", provider_id=self.id, hint=self._similar_models(model)
+        )
+
+    def _similar_models(self, model: str) -> str | None:
+        known = [m.id for m in self._catalog.models]
+        near = get_close_matches(model, known, n=3, cutoff=0.5)
+        if near:
+            return f"did you mean {' or '.join(map(repr, near))}?"
+        return (
+            f"it offers {', '.join(known[:5])}{' …' if len(known) > 5 else ''}" if known else None
+        )
+
+    # ---- asking ----------------------------------------------------------------------------------
+
+    async def generate_completion(
+        self,
+        model: str | None,
+        prompt: str,
+        system_prompt: str | None = None,
+        options: Options = None,
+    ) -> LLMResponse:
+        """Answer a prompt; see `generate_chat_completion`."""
+        return await self.stream_completion(model, prompt, system_prompt, options)
+
+    async def generate_chat_completion(
+        self, model: str | None, messages: Messages, options: Options = None
+    ) -> LLMResponse:
+        """Answer a conversation.
+
+        Args:
+            model: id of a model; None for the active one.
+            messages: text, one message, or several, as objects or dictionaries.
+            options: `LLMRequestOptions` or a dictionary; what they leave open has defaults.
+
+        Returns:
+            The whole answer.
+
+        Raises:
+            InvalidParameterError: an argument is wrong; nothing was sent.
+            UnsupportedFeatureError: the provider or the model cannot do it; nothing was sent.
+            ProviderError: no answer; the class says why, ``partial`` holds what had arrived.
+            RequestCancelledError: it was ended by a shutdown.
+        """
+        return await self.stream_chat_completion(model, messages, options)
+
+    def stream_completion(
+        self,
+        model: str | None,
+        prompt: str,
+        system_prompt: str | None = None,
+        options: Options = None,
+        callback: StreamCallback | None = None,
+    ) -> LLMStream:
+        """Answer a prompt piece by piece; see `stream_chat_completion`."""
+        if not isinstance(prompt, str) or not prompt:
+            raise InvalidParameterError(
+                f"prompt must be text that is not empty, got {prompt!r:.60}"
+            )
+        messages = [LLMMessage.user(prompt)]
+        if system_prompt:
+            messages.insert(0, LLMMessage.system(system_prompt))
+        return self._stream(self._request(model, messages, options, "completion"), callback)
+
+    def stream_chat_completion(
+        self,
+        model: str | None,
+        messages: Messages,
+        options: Options = None,
+        callback: StreamCallback | None = None,
+    ) -> LLMStream:
+        """Answer a conversation piece by piece.
+
+        Nothing is sent before the stream is awaited or iterated.
+
+        Args:
+            model, messages, options: as for `generate_chat_completion`.
+            callback: function or coroutine function that gets each `LLMStreamEvent`; an error that
+                it raises ends the stream and reaches the caller.
+
+        Raises:
+            InvalidParameterError: an argument is wrong.
+            UnsupportedFeatureError: the provider or the model cannot do it.
+        """
+        return self._stream(self._request(model, messages, options, "chat"), callback)
+
+    # ---- the one path ----------------------------------------------------------------------------
+
+    def _request(
+        self,
+        model: str | None,
+        messages: Messages,
+        options: Options,
+        operation: Literal["chat", "completion"],
+    ) -> LLMRequest:
+        chosen = model if model is not None else self._active_model
+        if not isinstance(chosen, str) or not chosen:
+            raise InvalidParameterError(
+                f"no model: {model!r} was given and none is active" if model is None
+                else f"model must be the id of a model, got {model!r}",
+                provider_id=self.id,
+                hint="pass the id of a model, or set default_model",
+            )  # fmt: skip
+        request = LLMRequest(
+            id=f"req-{os.getpid():x}-{next(_numbers)}",
+            model=chosen,
+            messages=as_messages(messages),
+            options=as_options(options).merged_over(self.default_options),
+            operation=operation,
+        )
+        self._check(request)
+        return request
+
+    def _check(self, request: LLMRequest) -> None:
+        """Refuse what provider or model cannot do, as far as that is known."""
+        wanted = _wanted(request)
+        if not wanted:
+            return
+        known = self._catalog.find(request.model)
+        of_model = known.capabilities if known is not None else None
+        for what, able in (
+            (f"provider {self.id!r}", self.capabilities),
+            (f"model {request.model!r}", of_model),
+        ):
+            if able is not None and (missing := wanted - able):
+                raise UnsupportedFeatureError(
+                    f"{what} cannot do: {', '.join(sorted(missing))}",
+                    provider_id=self.id,
+                    hint=f"it can do: {', '.join(sorted(able))}",
+                )
+
+    def _stream(self, request: LLMRequest, callback: StreamCallback | None) -> LLMStream:
+        assembly, interrupter = Assembly(request, self.id), Interrupter()
+        stream = LLMStream(
+            self._ask(request, assembly, interrupter),
+            assembly,
+            callback=callback,
+            interrupter=interrupter,
+        )
+        self._connection.track(stream)
+        return stream
+
+    async def _ask(
+        self, request: LLMRequest, assembly: Assembly, interrupter: Interrupter
+    ) -> AsyncGenerator[Delta, None]:
+        """Run one request through the policies; announce its start and its one end."""
+        connection = self._connection
+        assembly.begin()
+        self.publish(
+            RequestStarted(
+                provider_id=self.id,
+                request_id=request.id,
+                model=request.model,
+                operation=request.operation,
+            )
+        )
+        outcome: Literal["ok", "error", "cancelled", "abandoned"] = "cancelled"
+        failure: LLMError | None = None
+        epoch: int | None = None
+        self._running[request.id] = assembly
+        try:
+            epoch = await connection.begin_request()
+            proven = False
+            async with aclosing(self._send_with_policies(request)) as deltas:
+                async for delta in deltas:
+                    if not proven:
+                        proven = True
+                        connection.succeeded(epoch)
+                    yield delta
+            outcome = "ok"
+        except LLMError as error:
+            failure = error.in_context(provider_id=self.id, request_id=request.id)
+            if isinstance(error, ModelNotFoundError) and error.hint is None:
+                error.hint = self._similar_models(request.model)
+            outcome = "cancelled" if isinstance(error, RequestCancelledError) else "error"
+            if epoch is not None:
+                connection.failed(error, epoch)
+            raise
+        except Exception as error:
+            failure, outcome = as_llm_error(error), "error"
+            failure.in_context(provider_id=self.id, request_id=request.id)
+            raise failure from error
+        except GeneratorExit:
+            outcome = "cancelled" if interrupter.error is not None else "abandoned"
+            raise
+        finally:
+            del self._running[request.id]
+            if epoch is not None:
+                connection.end_request(epoch)
+            self.publish(
+                RequestFinished(
+                    provider_id=self.id,
+                    request_id=request.id,
+                    model=request.model,
+                    operation=request.operation,
+                    outcome=outcome,
+                    attempts=assembly.attempts,
+                    duration_s=assembly.duration_s,
+                    first_token_s=assembly.first_token_s,
+                    usage=assembly.usage,
+                    error=None if failure is None else ErrorInfo.of(failure),
+                )
+            )
+
+    def _counted_exchange(self, request: LLMRequest) -> AsyncGenerator[Delta, None]:
+        assembly = self._running.get(request.id)
+        if assembly is not None:
+            assembly.attempts += 1
+        return self._exchange(request)
+
+    def _publish_own(self, event: Event) -> bool:
+        """Publish an event of a policy, which does not know the provider that it serves."""
+        return self.publish(msgspec.structs.replace(event, provider_id=self.id))
+
+
+def _wanted(request: LLMRequest) -> frozenset[Capability]:
+    options = request.options
+    wanted: set[Capability] = set()
+    if options.tools:
+        wanted.add("tools")
+    if options.response_format == "json_object":
+        wanted.add("json_object")
+    elif isinstance(options.response_format, dict):
+        wanted.add("json_schema")
+    for message in request.messages:
+        for part in () if isinstance(message.content, str) else message.content:
+            if isinstance(part, ImagePart):
+                wanted.add("vision")
+            elif isinstance(part, FilePart):
+                wanted.add("files")
+    return frozenset(wanted)
+
+
+def _is(word: ProviderStatus | str) -> Callable[[LLMProviderStatus], bool]:
+    try:
+        status = ProviderStatus(word)
+    except ValueError:
+        raise InvalidParameterError(
+            f"{word!r} is no status; use one of {', '.join(ProviderStatus)}"
+        ) from None
+    return lambda state: state.status is status
+
+
+def _not_negative(timeout_s: float) -> float:
+    if not isinstance(timeout_s, int | float) or timeout_s < 0:
+        raise InvalidParameterError(f"drain_timeout_s must be 0 or more seconds, got {timeout_s!r}")
+    return timeout_s

@@ -1,0 +1,1 @@
+"""Providers: one short file each, found by their kind in the registry."""

@@ -1,0 +1,46 @@
+"""What all tests share: illegal transitions raise, and nothing leaves this machine."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+
+import pytest
+
+from llm_manager.machine import StatusMachine
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _illegal_transitions_raise():
+    StatusMachine.strict = True
+    yield
+    StatusMachine.strict = False
+
+
+@pytest.fixture(autouse=True)
+def _only_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test that tries to reach another machine fails at once instead of waiting for a network."""
+    connect = socket.socket.connect
+
+    def guarded(self: socket.socket, address: object) -> None:
+        if isinstance(address, tuple) and not ipaddress.ip_address(address[0]).is_loopback:
+            raise AssertionError(f"a test tried to connect to {address!r}")
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    """Keys, proxies and settings of whoever runs the tests must not change their outcome."""
+    import os
+
+    for name in list(os.environ):
+        if name.endswith(("_API_KEY", "_TOKEN", "_PROXY", "_proxy")) or name in (
+            "OLLAMA_HOST",
+            "OLLAMA_BASE_URL",
+            "SSL_CERT_FILE",
+            "SSL_CERT_DIR",
+        ):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "huggingface"))
