@@ -104,7 +104,7 @@ _WHERE = {
 }
 _MODULE_OF = {name: module for module, names in _WHERE.items() for name in names}
 
-__all__ = ["__version__", *_MODULE_OF]  # noqa: PLE0604 - the table above is the list
+__all__ = ["__version__", *_MODULE_OF]
 
 if TYPE_CHECKING:
     from ._blocking import run_sync as run_sync

@@ -231,7 +231,11 @@ class Connection:
             ProviderConnectionError: it is draining or closed.
             LLMError: it cannot be opened.
         """
-        await self.ensure_open()
+        try:
+            await self.ensure_open()
+        except asyncio.CancelledError:
+            await self.drop_if_unproven(self._machine.state.epoch)
+            raise
         if self.status is S.FAILED:
             # Somebody asks again, so something may have been repaired.
             self._machine.begin_epoch()
@@ -240,16 +244,21 @@ class Connection:
             self._machine.measure(in_flight=self._machine.state.in_flight + 1)
             return self._machine.state.epoch
 
-    def end_request(self, epoch: int) -> None:
+    def end_request(self) -> None:
         """Count a request out, whatever its outcome was."""
         with self._emitter.atomic():
             left = max(self._machine.state.in_flight - 1, 0)
             self._machine.measure(in_flight=left)
         if left == 0:
             self._notify_drained()
-            if self.status is S.CONNECTING and epoch == self._machine.state.epoch:
-                # It was cancelled before it could prove anything; "connecting" must not stay.
-                self._settle()
+
+    async def drop_if_unproven(self, epoch: int) -> None:
+        """Undo a connection whose only request was stopped before it could prove anything.
+
+        "connecting" must not stay when nothing is being attempted any more.
+        """
+        if not self._attempt.running and not self._opening.running:
+            await self._undo(epoch)
 
     def succeeded(self, epoch: int) -> None:
         """A request was answered: the provider is usable."""
@@ -596,7 +605,8 @@ class Connection:
 
     async def _undo(self, epoch: int) -> None:
         """The last one who wanted the connection has gone: leave nothing behind."""
-        if self.status is S.CONNECTING and self._machine.state.in_flight == 0:
+        state = self._machine.state
+        if state.status is S.CONNECTING and state.epoch == epoch and state.in_flight == 0:
             await self._undo_open()
             self._machine.change(S.DISCONNECTED, Reason.USER, epoch=epoch)
 

@@ -55,7 +55,6 @@ class Interrupter:
         # A task that interrupts itself is not waiting; it sees the error when it next waits.
         if task is not None and task is not asyncio.current_task():
             self._cancelled = True
-            self._before = task.cancelling()
             task.cancel()
 
     def __enter__(self) -> None:
@@ -64,6 +63,8 @@ class Interrupter:
         task = asyncio.current_task()
         if self.loop is None and task is not None:
             self.loop = task.get_loop()
+        if task is not None:
+            self._before = task.cancelling()
         self._task = task
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:

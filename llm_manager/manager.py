@@ -198,7 +198,7 @@ class LLMProviderManager(EventEmitter):
     ) -> BaseLLMProvider:
         """Take a provider out and close it; requests that still run get ``drain_timeout_s``.
 
-        If it was the active one, none is active afterwards: another vendor is never chosen silently.
+        If it was the active one, none is active afterwards: no vendor is ever chosen silently.
 
         Raises:
             ProviderNotFoundError: there is none of that id.

@@ -88,15 +88,15 @@ class BaseLLMProvider(EventEmitter, ABC):
         InvalidParameterError: an argument is wrong.
     """
 
-    kind: ClassVar[str] = "custom"
+    kind: str = "custom"
     """Id of this kind of provider, for the registry."""
     capabilities: frozenset[Capability] = frozenset({"chat"})
     """What it can do at most; a model may be able to do less."""
     codec: Codec
     """How requests and answers look on its wire."""
-    default_timeouts: ClassVar[Timeouts | None] = None
+    default_timeouts: Timeouts | None = None
     """Time limits of this kind of provider, where they differ from the usual ones."""
-    backoff: ClassVar[Backoff] = Backoff()
+    backoff: Backoff = Backoff()
     """Waits between attempts to reconnect, for this kind of provider."""
     models_max_age_s: ClassVar[float] = 300.0
     """A model list older than this is read again when somebody asks, in seconds."""
@@ -553,7 +553,7 @@ class BaseLLMProvider(EventEmitter, ABC):
         finally:
             del self._running[request.id]
             if epoch is not None:
-                connection.end_request(epoch)
+                connection.end_request()
             self.publish(
                 RequestFinished(
                     provider_id=self.id,
@@ -568,6 +568,8 @@ class BaseLLMProvider(EventEmitter, ABC):
                     error=None if failure is None else ErrorInfo.of(failure),
                 )
             )
+            if epoch is not None:
+                await connection.drop_if_unproven(epoch)
 
     def _counted_exchange(self, request: LLMRequest) -> AsyncGenerator[Delta, None]:
         assembly = self._running.get(request.id)

@@ -54,7 +54,7 @@ class SharedCall(Generic[T]):
                 break
             await self.settled()
         try:
-            return await asyncio.shield(asyncio.wrap_future(run.future))
+            return await _outcome(run.future)
         finally:
             if self._leave(run):
                 await _stopped(run)
@@ -63,7 +63,7 @@ class SharedCall(Generic[T]):
         """Wait until nothing runs; whatever the outcome is."""
         run = self._run
         if run is not None:
-            await asyncio.shield(asyncio.wrap_future(run.ended))
+            await _outcome(run.ended)
 
     async def cancel(self) -> None:
         """Cancel the running call, if there is one, and wait until it has cleaned up."""
@@ -105,6 +105,14 @@ def _finish(run: _Run[T], task: asyncio.Task[T]) -> None:
     run.ended.set_result(None)
 
 
+async def _outcome(future: concurrent.futures.Future[T]) -> T:
+    """Wait for ``future`` without cancelling it when the waiting is cancelled."""
+    waiter = asyncio.wrap_future(future)
+    # A caller that has left does not look at the outcome; asyncio must not complain about that.
+    waiter.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return await asyncio.shield(waiter)
+
+
 def _is_dead(run: _Run[Any]) -> bool:
     """Whether the loop that ran the call was closed under it."""
     return run.task is not None and run.task.get_loop().is_closed()
@@ -116,4 +124,4 @@ async def _stopped(run: _Run[Any]) -> None:
         return
     with contextlib.suppress(RuntimeError):  # its loop is closed: it has ended with it
         task.get_loop().call_soon_threadsafe(task.cancel)
-        await asyncio.shield(asyncio.wrap_future(run.ended))
+        await _outcome(run.ended)

@@ -140,6 +140,8 @@ class EchoProvider(BaseLLMProvider):
             raise ModelNotFoundError(f"there is no model {request.model!r}", http_status=404)
         plan = self._script.popleft() if self._script else EchoAnswer()
         await asyncio.sleep(plan.delay_s)
+        if plan.error is not None and plan.after_words == 0:
+            raise plan.error
         pause_s = 1 / (plan.words_per_s or self._words_per_s)
         yield MetaDelta(request.model, f"echo-{request.id}")
         said = plan.text if plan.text is not None else request.messages[-1].text
