@@ -240,24 +240,53 @@ def from_mapping(kind: type[T], values: Mapping[str, Any], what: str) -> T:
         InvalidParameterError: a key is unknown (with the nearest known one) or a value has the
             wrong type; the text names the place.
     """
-    if not isinstance(values, Mapping):
-        raise InvalidParameterError(f"{what} must be a {kind.__name__} or a dictionary, got "
-                                    f"{_shown(values)}")  # fmt: skip
-    wire_names = {f.name: f.encode_name for f in msgspec.structs.fields(kind)}
-    known = {**wire_names, **{wire: wire for wire in wire_names.values()}}
-    renamed: dict[str, Any] = {}
-    for key, value in values.items():
-        if key not in known:
-            near = difflib.get_close_matches(str(key), wire_names, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(wire_names)}"
-            raise InvalidParameterError(f"unknown key {key!r} in {what}", hint=hint)
-        renamed[known[key]] = value
     try:
-        return msgspec.convert(renamed, kind, str_keys=True)
+        return msgspec.convert(_wire_keys(kind, values, what), kind, str_keys=True)
     except InvalidParameterError:
         raise
     except msgspec.ValidationError as error:
         raise InvalidParameterError(f"{what}: {error}") from None
+
+
+def _wire_keys(kind: type[Data], values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """``values`` with the keys that JSON has, in nested data too; refuses unknown ones."""
+    if not isinstance(values, Mapping):
+        raise InvalidParameterError(
+            f"{where} must be a {kind.__name__} or a dictionary, got {_shown(values)}"
+        )
+    fields = {f.name: f for f in msgspec.structs.fields(kind)}
+    known = {**fields, **{f.encode_name: f for f in fields.values()}}
+    result: dict[str, Any] = {}
+    for key, value in values.items():
+        if key == kind.__struct_config__.tag_field:
+            result[key] = value
+            continue
+        if key not in known:
+            near = difflib.get_close_matches(str(key), fields, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(fields)}"
+            raise InvalidParameterError(f"unknown key {key!r} in {where}", hint=hint)
+        field = known[key]
+        result[field.encode_name] = _nested(field.type, value, f"{where}.{field.name}")
+    return result
+
+
+def _nested(annotation: Any, value: Any, where: str) -> Any:
+    """``value`` of a field, with the keys of the data in it made those of JSON."""
+    if isinstance(value, list | tuple):
+        return [_nested(annotation, v, f"{where}[{i}]") for i, v in enumerate(value)]
+    if not isinstance(value, Mapping):
+        return value
+    for kind in _data_types(annotation):
+        tag_field, tag = kind.__struct_config__.tag_field, kind.__struct_config__.tag
+        if tag_field is None or value.get(tag_field) == tag:
+            return _wire_keys(kind, value, where)
+    return value
+
+
+def _data_types(annotation: Any) -> list[type[Data]]:
+    if isinstance(annotation, type) and issubclass(annotation, Data):
+        return [annotation]
+    return [kind for inner in get_args(annotation) for kind in _data_types(inner)]
 
 
 def _shown(value: object) -> str:
