@@ -27,7 +27,7 @@ _WHERE = {
     "stream": ("LLMStream",),
     "registry": ("register_provider", "create_provider"),
     "discovery": ("discover", "Discovered"),
-    "connection": ("Backoff",),
+    "supervisor": ("Backoff",),
     "_blocking": ("run_sync",),
     "config": ("Secret",),
     "events": (
@@ -109,7 +109,6 @@ __all__ = ["__version__", *_MODULE_OF]
 if TYPE_CHECKING:
     from ._blocking import run_sync as run_sync
     from .config import Secret as Secret
-    from .connection import Backoff as Backoff
     from .discovery import Discovered as Discovered
     from .discovery import discover as discover
     from .errors import AuthenticationError as AuthenticationError
@@ -189,6 +188,7 @@ if TYPE_CHECKING:
     from .status import ProviderStatus as ProviderStatus
     from .status import Reason as Reason
     from .stream import LLMStream as LLMStream
+    from .supervisor import Backoff as Backoff
 
 
 def __getattr__(name: str) -> Any:

@@ -13,33 +13,36 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import random
 import weakref
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from time import monotonic
 from typing import Any, Literal
 
 from .errors import (
     InvalidRequestError,
-    InvalidResponseError,
     LLMError,
-    ProviderAPIError,
     ProviderConnectionError,
     ProviderError,
-    ProviderOverloadedError,
     RateLimitError,
     RequestCancelledError,
     RequestTimeoutError,
-    StreamInterruptedError,
+    as_llm_error,
 )
-from .events import ErrorOccurred, EventEmitter, HealthCheck, ReconnectScheduled, StatusChanged
+from .events import EventEmitter, HealthCheck, StatusChanged
 from .machine import StatusMachine
-from .redaction import redact
 from .shared import SharedCall
-from .status import ErrorInfo, ProviderStatus, Reason, is_permanent, reason_of
+from .status import (
+    ErrorInfo,
+    ProviderStatus,
+    Reason,
+    is_hard_failure,
+    is_permanent,
+    is_soft_failure,
+    reason_of,
+)
 from .stream import LLMStream
+from .supervisor import Backoff, Supervisor
 
 Step = Callable[[], Coroutine[Any, Any, None]]
 Wait = Literal["attempt", "ready", "none"]
@@ -49,35 +52,6 @@ S = ProviderStatus
 FAILURE_THRESHOLD = 3
 # Evidence younger than this is believed without asking again.
 FRESH_S = 30.0
-# Backoff starts anew only after a connection has held for this long.
-STABLE_S = 10.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Backoff:
-    """Waits between attempts to reconnect.
-
-    Attributes:
-        first_s: before the first attempt, in seconds.
-        factor: by which it grows with each attempt.
-        max_s: upper bound, in seconds.
-        jitter: the share by which it is varied at random, so that many clients do not come at once.
-    """
-
-    first_s: float = 1.0
-    factor: float = 1.6
-    max_s: float = 60.0
-    jitter: float = 0.2
-
-    def delay_s(self, attempt: int) -> float:
-        """Seconds to wait before ``attempt``, counted from 1; never above ``max_s``."""
-        # The exponent is bounded: after a weekend offline it would overflow.
-        grown = self.first_s * self.factor ** min(attempt - 1, 64)
-        spread = 1 + random.uniform(-self.jitter, self.jitter)
-        return min(min(grown, self.max_s) * spread, self.max_s)
-
-
-LOCAL_BACKOFF = Backoff(first_s=0.5, max_s=10.0)
 
 
 class Connection:
@@ -109,7 +83,6 @@ class Connection:
         self._open_provider = open
         self._close_provider = close
         self._probe_provider = probe
-        self._backoff = backoff
         self._probe_timeout_s = probe_timeout_s
         self._opened = False
         self._opening: SharedCall[None] = SharedCall(self._open)
@@ -117,16 +90,11 @@ class Connection:
         self._trial: SharedCall[None] = SharedCall(self._try_unseen)
         self._stopping: SharedCall[None] = SharedCall(self._stop, keep_running=True)
         self._drain_until_s = 0.0
-        self._background: set[asyncio.Task[None]] = set()
-        self._healing: asyncio.Task[None] | None = None
-        self._wake: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
+        self._supervisor = Supervisor(emitter, machine, self._attempt.join, backoff)
         self._streams: weakref.WeakValueDictionary[str, LLMStream] = weakref.WeakValueDictionary()
         self._drained: list[asyncio.Future[None]] = []
         self._soft_failures = 0
-        self._attempts_before = 0
         self._verified_s: float | None = None
-        self._usable_since_s: float | None = None
-        self._last_reported: ErrorInfo | None = None
 
     @property
     def status(self) -> ProviderStatus:
@@ -141,7 +109,7 @@ class Connection:
         if self.status.usable:
             return
         if wait == "none":
-            self._in_background(self._attempt.join(), "connect")
+            self._supervisor.run(self._attempt.join(), "connect")
             return
         try:
             async with asyncio.timeout(timeout_s):
@@ -195,11 +163,7 @@ class Connection:
 
     def reconnect_now(self) -> None:
         """See `BaseLLMProvider.reconnect_now`."""
-        self._attempts_before = 0
-        if self._wake is not None:
-            loop, event = self._wake
-            with contextlib.suppress(RuntimeError):  # the loop is closed, nobody sleeps on it
-                loop.call_soon_threadsafe(event.set)
+        self._supervisor.reconnect_now()
 
     # ---- requests --------------------------------------------------------------------------------
 
@@ -288,9 +252,9 @@ class Connection:
                 self._settle()
             else:
                 self._judge(error, epoch)
-        elif _is_hard(error):
+        elif is_hard_failure(error):
             self._judge(error, epoch)
-        elif _is_soft(error):
+        elif is_soft_failure(error):
             self._soft_failures += 1
             if self._soft_failures >= FAILURE_THRESHOLD or self.status is S.CONNECTING:
                 self._judge(error, epoch)
@@ -318,7 +282,7 @@ class Connection:
             known = as_llm_error(error)
             await self._undo_open()
             self._judge(known, epoch)
-            raise known from _defect(error)
+            raise known from None if known is error else error
         self._opened = True
 
     async def _try_once(self) -> None:
@@ -357,8 +321,8 @@ class Connection:
             await self._probe()
         except LLMError:
             raise
-        except Exception as error:  # noqa: BLE001 - a provider's author may raise anything
-            raise as_llm_error(error) from _defect(error)
+        except Exception as error:
+            raise as_llm_error(error) from error
         finally:
             await self._undo_open()
 
@@ -417,8 +381,7 @@ class Connection:
             verified_at=datetime.now(UTC),
         )
         if changed:
-            self._usable_since_s = monotonic()
-            self._last_reported = None
+            self._supervisor.usable()
 
     def _judge(self, error: LLMError, epoch: int) -> None:
         """The connection does not work: for good, or until it heals."""
@@ -428,12 +391,8 @@ class Connection:
             reason = Reason.INVALID_CONFIG if wrong_address else reason_of(error)
             self._machine.change(S.FAILED, reason, epoch=epoch, error=info, retry_at=None)
             return
-        if self.status is not S.RECONNECTING:
-            held_s = monotonic() - self._usable_since_s if self._usable_since_s else STABLE_S
-            if held_s >= STABLE_S:
-                self._attempts_before = 0
         if self._machine.change(S.RECONNECTING, reason_of(error), epoch=epoch, error=info):
-            self._heal_from_now_on(epoch)
+            self._supervisor.lost(epoch)
 
     def _cool_down(self, error: RateLimitError, epoch: int) -> None:
         """A rate limit proves that the provider is there; it wants to be left alone for a while."""
@@ -452,7 +411,7 @@ class Connection:
             retry_at=None,
         )
         if changed and error.retry_after_s:
-            self._in_background(self._cooled_down(wait_s, until, epoch), "cooldown")
+            self._supervisor.run(self._cooled_down(wait_s, until, epoch), "cooldown")
 
     async def _cooled_down(self, wait_s: float, until: datetime, epoch: int) -> None:
         await asyncio.sleep(wait_s)
@@ -465,85 +424,7 @@ class Connection:
     def _settle(self) -> None:
         """Find out by a probe what a request could not tell."""
         if not self._attempt.running:
-            self._in_background(self._attempt.join(), "probe")
-
-    def _heal_from_now_on(self, epoch: int) -> None:
-        if self._healing is None or self._healing.done():
-            self._healing = self._in_background(self._heal(epoch), "reconnect")
-
-    async def _heal(self, epoch: int) -> None:
-        """Try again and again, ever more rarely, until the provider is back or was stopped."""
-        loop, event = asyncio.get_running_loop(), asyncio.Event()
-        self._wake = (loop, event)
-        try:
-            while self._is_lost(epoch):
-                self._attempts_before += 1
-                delay_s = self._backoff.delay_s(self._attempts_before)
-                self._announce_attempt(self._attempts_before, delay_s)
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(event.wait(), delay_s)
-                event.clear()
-                if self._is_lost(epoch):
-                    try:
-                        await self._attempt.join()
-                    except LLMError as error:
-                        self._report(error, "reconnect")
-        except asyncio.CancelledError:
-            if self._is_lost(epoch):
-                # The loop ends and takes this task with it: nobody tries any more.
-                self._machine.change(S.DISCONNECTED, Reason.SHUTDOWN, retry_at=None)
-            raise
-        finally:
-            self._wake = None
-
-    def _is_lost(self, epoch: int) -> bool:
-        state = self._machine.state
-        return state.status is S.RECONNECTING and state.epoch == epoch
-
-    def _announce_attempt(self, attempt: int, delay_s: float) -> None:
-        retry_at = datetime.now(UTC) + timedelta(seconds=delay_s)
-        with self._emitter.atomic():
-            self._machine.change(attempt=attempt, retry_at=retry_at)
-            self._emitter.publish(
-                ReconnectScheduled(
-                    provider_id=self._machine.state.provider_id,
-                    attempt=attempt,
-                    delay_s=delay_s,
-                    retry_at=retry_at,
-                    reason=self._machine.state.reason,
-                )
-            )
-
-    def _in_background(
-        self, work: Coroutine[Any, Any, None], operation: str
-    ) -> asyncio.Task[None] | None:
-        """Run ``work`` beside everything else; what it raises becomes an ``error`` event."""
-
-        async def guarded() -> None:
-            try:
-                await work
-            except LLMError as error:
-                self._report(error, operation)
-
-        try:
-            task = asyncio.get_running_loop().create_task(guarded())
-        except RuntimeError:  # called where no loop runs: the next request will tell
-            work.close()
-            return None
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
-        return task
-
-    def _report(self, error: LLMError, operation: str) -> None:
-        """Tell listeners about a background failure, once as long as it stays the same."""
-        info = ErrorInfo.of(error)
-        if info != self._last_reported and not isinstance(error, RequestCancelledError):
-            self._last_reported = info
-            self._emitter.publish(
-                ErrorOccurred(
-                    provider_id=self._machine.state.provider_id, error=info, operation=operation
-                )
-            )
+            self._supervisor.run(self._attempt.join(), "probe")
 
     async def _until_settled(self) -> None:
         """Wait until reconnecting has ended, one way or another."""
@@ -569,9 +450,7 @@ class Connection:
             self._drain_until_s = 0.0
         self._machine.begin_epoch()
         self._machine.change(S.DRAINING, reason, error=None, attempt=0, retry_at=None)
-        for task in [t for t in self._background if t is not asyncio.current_task()]:
-            with contextlib.suppress(RuntimeError):  # its loop is closed
-                task.get_loop().call_soon_threadsafe(task.cancel)
+        self._supervisor.stop()
         await self._attempt.cancel()
         await self._opening.cancel()
         try:
@@ -615,7 +494,7 @@ class Connection:
         try:
             await self._close_provider()
         except Exception as error:  # noqa: BLE001 - closing must go on; whoever listens is told
-            self._report(as_llm_error(error), "close")
+            self._supervisor.report(error, "close")
 
     def _refuse_if_closed(self) -> None:
         if self.status is S.CLOSED:
@@ -627,42 +506,3 @@ class Connection:
 def _resolve(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
-
-
-def _is_hard(error: LLMError) -> bool:
-    """Whether one such failure is enough: there is no connection at all."""
-    return isinstance(error, ProviderConnectionError)
-
-
-def _is_soft(error: LLMError) -> bool:
-    """Whether it may be the provider's trouble, or only this request's."""
-    return isinstance(
-        error,
-        RequestTimeoutError | StreamInterruptedError | ProviderOverloadedError
-        | InvalidResponseError,
-    ) or (isinstance(error, ProviderAPIError) and (error.http_status or 500) >= 500)  # fmt: skip
-
-
-def as_llm_error(error: Exception) -> LLMError:
-    """``error`` as one of ours; what a provider class lets out by mistake is marked as such."""
-    if isinstance(error, LLMError):
-        return error
-    if isinstance(error, TimeoutError):
-        return RequestTimeoutError(str(error) or "timed out")
-    if isinstance(error, OSError):
-        return ProviderConnectionError(redact(str(error)), original=_original(error))
-    return ProviderError(
-        f"unexpected {type(error).__name__}: {redact(str(error))}",
-        code=Reason.UNEXPECTED.value,
-        original=_original(error),
-        hint="the provider class let out an error that is not an LLMError",
-    )
-
-
-def _defect(error: Exception) -> Exception | None:
-    """The cause to show with a traceback: only for mistakes in a provider class."""
-    return None if isinstance(error, LLMError) else error
-
-
-def _original(error: Exception) -> str:
-    return f"{type(error).__module__}.{type(error).__qualname__}: {redact(str(error))}"

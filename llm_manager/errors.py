@@ -34,6 +34,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from .redaction import redact
+
 if TYPE_CHECKING:
     from .messages import LLMResponse
 
@@ -267,3 +269,21 @@ class RequestCancelledError(LLMError):
     """The request was ended on purpose: `LLMStream.cancel`, a shutdown, or an early exit."""
 
     code = "cancelled"
+
+
+def as_llm_error(error: Exception) -> LLMError:
+    """``error`` as one of ours; what a provider class lets out by mistake is marked as such."""
+    if isinstance(error, LLMError):
+        return error
+    text = redact(str(error))
+    original = f"{type(error).__module__}.{type(error).__qualname__}: {text}"
+    if isinstance(error, TimeoutError):
+        return RequestTimeoutError(text or "timed out", original=original)
+    if isinstance(error, OSError):
+        return ProviderConnectionError(text, original=original)
+    return ProviderError(
+        f"unexpected {type(error).__name__}: {text}",
+        code="unexpected",
+        original=original,
+        hint="the provider class let out an error that is not an LLMError",
+    )

@@ -24,13 +24,14 @@ import msgspec
 
 from .catalog import ModelCatalog
 from .config import check_id
-from .connection import Backoff, Connection, Wait, as_llm_error
+from .connection import Connection, Wait
 from .errors import (
     InvalidParameterError,
     LLMError,
     ModelNotFoundError,
     RequestCancelledError,
     UnsupportedFeatureError,
+    as_llm_error,
 )
 from .events import (
     Event,
@@ -63,6 +64,7 @@ from .policy.deadline import DeadlinePolicy
 from .policy.retry import RetryPolicy
 from .status import ErrorInfo, LLMProviderStatus, ProviderStatus
 from .stream import Assembly, LLMStream, StreamCallback
+from .supervisor import Backoff
 from .wire import Codec
 
 Options = LLMRequestOptions | Mapping[str, Any] | None

@@ -25,11 +25,13 @@ from .errors import (
     InvalidResponseError,
     LLMError,
     PermissionDeniedError,
+    ProviderAPIError,
     ProviderConnectionError,
     ProviderOverloadedError,
     QuotaExceededError,
     RateLimitError,
     RequestTimeoutError,
+    StreamInterruptedError,
 )
 from .messages import Data
 
@@ -276,6 +278,12 @@ _PASSING: tuple[tuple[type[LLMError], Reason], ...] = (
 )
 
 
+_SOFT = (
+    RequestTimeoutError,
+    StreamInterruptedError,
+    ProviderOverloadedError,
+    InvalidResponseError,
+)
 _REASONS = {reason.value: reason for reason in Reason}
 
 
@@ -292,3 +300,15 @@ def reason_of(error: LLMError) -> Reason:
         if isinstance(error, kind):
             return reason
     return Reason.SERVER_ERROR
+
+
+def is_hard_failure(error: LLMError) -> bool:
+    """Whether it alone shows that the connection is lost."""
+    return isinstance(error, ProviderConnectionError)
+
+
+def is_soft_failure(error: LLMError) -> bool:
+    """Whether it may be the provider's trouble, or only this request's; several in a row count."""
+    if isinstance(error, ProviderAPIError):
+        return error.http_status is None or error.http_status >= 500
+    return isinstance(error, _SOFT)

@@ -75,7 +75,7 @@ def _blocks():
             yield pytest.param(match.group(1), page, line, id=f"{page.relative_to(ROOT)}:{line}")
 
 
-@pytest.mark.parametrize(("source", "page", "line"), _blocks())
+@pytest.mark.parametrize(("source", "page", "line"), list(_blocks()))
 async def test_a_block_of_the_documentation_runs(source, page, line, monkeypatch, capsys) -> None:
     async with ScriptedPeer() as openai, ScriptedPeer() as ollama:
         _openai(openai)

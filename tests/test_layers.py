@@ -16,7 +16,7 @@ LAYERS = [
     {"status"},
     {"events"},
     {"config", "interrupt", "machine", "shared", "_blocking"},
-    {"stream", "wire", "policy", "catalog"},
+    {"stream", "wire", "policy", "catalog", "supervisor"},
     {"transport"},
     {"connection"},
     {"provider"},
@@ -24,7 +24,8 @@ LAYERS = [
     {"registry"},
     {"manager"},
     {"discovery"},
-    {"cli", "testing", "__init__", "__main__"},
+    {"cli", "testing"},
+    {"__init__", "__main__"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 USES_ONLY_THE_PUBLIC_API = {"cli"}

@@ -1,0 +1,181 @@
+"""What goes on in the background of a connection: trying again, and telling what fails unseen.
+
+Nothing here decides what a failure means; that is the connection's part.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from time import monotonic
+from typing import Any
+
+from .errors import RequestCancelledError, as_llm_error
+from .events import ErrorOccurred, EventEmitter, ReconnectScheduled
+from .machine import StatusMachine
+from .status import ErrorInfo, ProviderStatus, Reason
+
+# Waits between attempts begin anew only after a connection has held for this long.
+STABLE_S = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backoff:
+    """Waits between attempts to reconnect.
+
+    Attributes:
+        first_s: before the first attempt, in seconds.
+        factor: by which it grows with each attempt.
+        max_s: upper bound, in seconds.
+        jitter: the share by which it is varied at random, so that many clients do not come at once.
+    """
+
+    first_s: float = 1.0
+    factor: float = 1.6
+    max_s: float = 60.0
+    jitter: float = 0.2
+
+    def delay_s(self, attempt: int) -> float:
+        """Seconds to wait before ``attempt``, counted from 1; never above ``max_s``."""
+        # The exponent is bounded: after a weekend offline it would overflow.
+        grown = self.first_s * self.factor ** min(attempt - 1, 64)
+        spread = 1 + random.uniform(-self.jitter, self.jitter)
+        return min(min(grown, self.max_s) * spread, self.max_s)
+
+
+LOCAL_BACKOFF = Backoff(first_s=0.5, max_s=10.0)
+"""For servers on this machine, which come back when somebody starts them."""
+
+
+class Supervisor:
+    """Background tasks of one connection, on the loops that they were started on.
+
+    Args:
+        emitter, machine: where things are announced.
+        attempt: tries to connect once; raises an `LLMError` if it does not work.
+        backoff: waits between attempts.
+    """
+
+    def __init__(
+        self,
+        emitter: EventEmitter,
+        machine: StatusMachine,
+        attempt: Callable[[], Coroutine[Any, Any, None]],
+        backoff: Backoff,
+    ) -> None:
+        self._emitter = emitter
+        self._machine = machine
+        self._attempt = attempt
+        self._backoff = backoff
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._healing: asyncio.Task[None] | None = None
+        self._wake: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
+        self._attempts = 0
+        self._usable_since_s: float | None = None
+        self._last_reported: ErrorInfo | None = None
+
+    def usable(self) -> None:
+        """The provider has become usable."""
+        self._usable_since_s = monotonic()
+        self._last_reported = None
+
+    def lost(self, epoch: int) -> None:
+        """The provider is not reachable any more: try again until it is, or is stopped."""
+        if self._healing is not None and not self._healing.done():
+            return
+        held_s = monotonic() - self._usable_since_s if self._usable_since_s else STABLE_S
+        if held_s >= STABLE_S:
+            self._attempts = 0
+        self._healing = self.run(self._heal(epoch), "reconnect")
+
+    def reconnect_now(self) -> None:
+        """End the present wait and begin the waits anew; safe from any thread."""
+        self._attempts = 0
+        if self._wake is not None:
+            loop, event = self._wake
+            with contextlib.suppress(RuntimeError):  # the loop is closed, nobody sleeps on it
+                loop.call_soon_threadsafe(event.set)
+
+    def run(self, work: Coroutine[Any, Any, None], operation: str) -> asyncio.Task[None] | None:
+        """Run ``work`` beside everything else; what it raises becomes an ``error`` event."""
+
+        async def guarded() -> None:
+            try:
+                await work
+            except Exception as error:  # noqa: BLE001 - nobody else would ever see it
+                self.report(error, operation)
+
+        try:
+            task = asyncio.get_running_loop().create_task(guarded())
+        except RuntimeError:  # called where no loop runs: the next request will tell
+            work.close()
+            return None
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def report(self, error: Exception, operation: str) -> None:
+        """Tell listeners about a background failure, once as long as it stays the same."""
+        info = ErrorInfo.of(as_llm_error(error))
+        if info != self._last_reported and not isinstance(error, RequestCancelledError):
+            self._last_reported = info
+            self._emitter.publish(
+                ErrorOccurred(
+                    provider_id=self._machine.state.provider_id, error=info, operation=operation
+                )
+            )
+
+    def stop(self) -> None:
+        """Cancel everything that runs in the background."""
+        for task in [t for t in self._tasks if t is not asyncio.current_task()]:
+            with contextlib.suppress(RuntimeError):  # its loop is closed
+                task.get_loop().call_soon_threadsafe(task.cancel)
+
+    async def _heal(self, epoch: int) -> None:
+        """Try again and again, ever more rarely."""
+        loop, event = asyncio.get_running_loop(), asyncio.Event()
+        self._wake = (loop, event)
+        try:
+            while self._is_lost(epoch):
+                self._attempts += 1
+                delay_s = self._backoff.delay_s(self._attempts)
+                self._announce(self._attempts, delay_s)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(event.wait(), delay_s)
+                event.clear()
+                if self._is_lost(epoch):
+                    try:
+                        await self._attempt()
+                    except Exception as error:  # noqa: BLE001 - whatever it is, trying goes on
+                        self.report(error, "reconnect")
+        except asyncio.CancelledError:
+            if self._is_lost(epoch):
+                # The loop ends and takes this task with it: nobody tries any more.
+                self._machine.change(
+                    ProviderStatus.DISCONNECTED, Reason.SHUTDOWN, epoch=epoch, retry_at=None
+                )
+            raise
+        finally:
+            self._wake = None
+
+    def _is_lost(self, epoch: int) -> bool:
+        state = self._machine.state
+        return state.status is ProviderStatus.RECONNECTING and state.epoch == epoch
+
+    def _announce(self, attempt: int, delay_s: float) -> None:
+        retry_at = datetime.now(UTC) + timedelta(seconds=delay_s)
+        with self._emitter.atomic():
+            self._machine.change(attempt=attempt, retry_at=retry_at)
+            self._emitter.publish(
+                ReconnectScheduled(
+                    provider_id=self._machine.state.provider_id,
+                    attempt=attempt,
+                    delay_s=delay_s,
+                    retry_at=retry_at,
+                    reason=self._machine.state.reason,
+                )
+            )

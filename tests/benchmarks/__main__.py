@@ -1,0 +1,193 @@
+"""What this library costs: ``python -m tests.benchmarks [--quick]``.
+
+Figures are CPU time.  Contestants take turns in fresh processes, A B A B, on another core than the
+server; what counts is the median of the ratios of each turn, because the speed of a shared
+machine drifts.  Exits with 1 if a ratio measured here misses its goal by more than 15 %.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib.util
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent.parent
+MARGIN = 1.15
+
+missed: list[str] = []
+
+
+def say(text: str = "") -> None:
+    print(text, flush=True)
+
+
+def verdict(name: str, value: float, goal: float, unit: str) -> str:
+    """``value`` against its goal; a miss of more than the margin fails the run."""
+    if value > goal * MARGIN:
+        missed.append(name)
+    word = "ok" if value <= goal else "within margin" if value <= goal * MARGIN else "MISSED"
+    return f"{name:<46} {value:8.2f} {unit:<4} goal <= {goal:g} {unit}  {word}"
+
+
+def python(*arguments: str, cpu: int | None = None) -> str:
+    """The output of a fresh interpreter, on its own core where the machine has several."""
+    prefix = ["taskset", "-c", str(cpu)] if cpu is not None and (os.cpu_count() or 1) > 1 else []
+    if prefix and not any(
+        (Path(p) / "taskset").exists() for p in os.environ.get("PATH", "").split(":")
+    ):
+        prefix = []
+    done = subprocess.run(
+        [*prefix, sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise SystemExit(f"{' '.join(arguments)} failed:\n{done.stderr}")
+    return done.stdout
+
+
+# ---- streaming -----------------------------------------------------------------------------------
+
+
+def streaming(turns: int, chunks: int) -> None:
+    names = ["raw", "ours"]
+    if importlib.util.find_spec("openai"):
+        names.append("openai")
+    for burst, goal in ((50, 1.0), (1, 1.15)):
+        figures: dict[str, list[dict[str, float]]] = {name: [] for name in names}
+        for _ in range(turns):
+            for name in names:
+                figures[name].append(contestant(name, burst, chunks))
+        say(f"\nstreamed chunks, {burst} per write, {chunks} chunks, {turns} turns")
+        say("                     CPU us/chunk   x raw   CPU ms to 1st token   longest gap ms")
+        for name in names:
+            say(
+                f"  {name:<16} {middle(figures[name], 'cpu_us_per_chunk'):14.2f}"
+                f" {ratio(figures, name, 'raw'):9.2f}"
+                f" {middle(figures[name], 'first_token_cpu_ms'):18.0f}"
+                f" {middle(figures[name], 'longest_gap_ms'):18.1f}"
+            )
+        say(verdict(f"ours / raw httpx2 + json, {burst} per write",
+                    ratio(figures, "ours", "raw"), goal, "x"))  # fmt: skip
+        if "openai" in names:
+            say(f"ours / openai SDK: {ratio(figures, 'ours', 'openai'):.2f} x")
+
+
+def contestant(name: str, burst: int, chunks: int) -> dict[str, float]:
+    server = subprocess.Popen(
+        [sys.executable, "-m", "tests.benchmarks.server"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert server.stdout is not None
+        port = server.stdout.readline().strip()
+        arguments = ("-m", "tests.benchmarks.contestants", name, port, str(burst), str(chunks), "3")
+        figures: dict[str, float] = json.loads(python(*arguments, cpu=1))
+        return figures
+    finally:
+        server.kill()
+        server.wait()
+        if server.stdout is not None:
+            server.stdout.close()
+
+
+def middle(figures: list[dict[str, float]], key: str) -> float:
+    return statistics.median(f[key] for f in figures)
+
+
+def ratio(figures: dict[str, list[dict[str, float]]], name: str, other: str) -> float:
+    pairs = zip(figures[name], figures[other], strict=True)
+    return statistics.median(a["cpu_us_per_chunk"] / b["cpu_us_per_chunk"] for a, b in pairs)
+
+
+# ---- importing -----------------------------------------------------------------------------------
+
+IMPORT = """
+import sys, threading, time
+before = time.process_time()
+{statement}
+cost = (time.process_time() - before) * 1000
+heavy = sorted({{"openai", "anthropic", "torch", "httpx2", "rich"}} & set(sys.modules))
+import gc, socket
+sockets = [o for o in gc.get_objects() if isinstance(o, socket.socket)]
+print(cost, threading.active_count(), len(sockets), ",".join(heavy) or "-")
+"""
+
+
+def importing(turns: int) -> None:
+    say("\nimport")
+    for statement, goal in (
+        ("import llm_manager", 60.0),
+        ("from llm_manager import LLMProviderManager", 60.0),
+        ("from llm_manager import LLMProviderManager as M; m = M()\n"
+         "for i in range(10): m.register_provider('compatible', id=f'p{i}', "
+         "base_url='https://example.org/v1')", 90.0),
+    ):  # fmt: skip
+        runs = [python("-c", IMPORT.format(statement=statement)).split() for _ in range(turns)]
+        cost_ms = statistics.median(float(run[0]) for run in runs)
+        name = statement.split("\n")[0] if "\n" not in statement else "manager + 10 providers"
+        say(verdict(name, cost_ms, goal, "ms"))
+        threads, sockets, heavy = runs[0][1:]
+        say(f"    threads {threads}, sockets {sockets}, heavy modules {heavy}")
+        if (threads, sockets) != ("1", "0") or set(heavy.split(",")) & {"openai", "torch"}:
+            missed.append(f"{name}: threads, sockets or vendor libraries")
+
+
+# ---- status --------------------------------------------------------------------------------------
+
+
+def transitions() -> None:
+    say("\nstatus transition, delivery included, 10 listeners")
+    for kind in ("synchronous", "asynchronous"):
+        cost_us = asyncio.run(transition(kind == "asynchronous"))
+        say(verdict(f"{kind} listeners", cost_us, 50.0, "us"))
+
+
+async def transition(asynchronous: bool, count: int = 4000) -> float:
+    from llm_manager import EventEmitter, ProviderStatus, Reason
+    from llm_manager.machine import StatusMachine
+
+    def listener() -> Callable[[Any], Any]:
+        if asynchronous:
+
+            async def heard(event: Any) -> None: ...
+
+            return heard
+        return lambda event: None
+
+    emitter = EventEmitter()
+    machine = StatusMachine(emitter, "bench")
+    for _ in range(10):
+        emitter.on("statusChanged", listener())
+    machine.change(ProviderStatus.CONNECTING)
+    steps = (ProviderStatus.CONNECTED, ProviderStatus.DEGRADED)
+    best = float("inf")
+    for _ in range(5):
+        began = time.process_time()
+        for number in range(count):
+            machine.change(steps[number % 2], Reason.RECOVERED)
+            await asyncio.sleep(0)
+        await emitter.flush()
+        best = min(best, (time.process_time() - began) / count * 1e6)
+    return best
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer turns, to see that it runs")
+    quick = parser.parse_args().quick
+    importing(3 if quick else 9)
+    transitions()
+    streaming(3 if quick else 7, 5_000 if quick else 20_000)
+    if missed:
+        say(f"\nmissed by more than {MARGIN - 1:.0%}: {', '.join(missed)}")
+        sys.exit(1)
