@@ -60,16 +60,23 @@ class ApiKey:
         source: the key, or a function that returns it.
         variables: environment variables that are asked, in this order, when there is no source.
         required: whether requests make no sense without one.
+        withheld: variables whose key belongs to another server, to be named when one is missing.
 
     Raises:
         AuthenticationError: the given key cannot be sent in a header.
     """
 
     def __init__(
-        self, source: KeySource = None, *, variables: Iterable[str] = (), required: bool = True
+        self,
+        source: KeySource = None,
+        *,
+        variables: Iterable[str] = (),
+        required: bool = True,
+        withheld: Iterable[str] = (),
     ) -> None:
         self.variables = tuple(variables)
         self.required = required
+        self._withheld = tuple(withheld)
         if isinstance(source, Secret):
             source = source.reveal()
         self._source: Callable[[], str] | Secret | None = None
@@ -104,12 +111,15 @@ class ApiKey:
                 return check_key(value, variable)
         if not self.required:
             return None
-        where = " or ".join(self.variables)
-        raise AuthenticationError(
-            "no API key",
-            code="auth_missing",
-            hint=f"set {where}, or pass api_key=" if where else "pass api_key=",
-        )
+        raise AuthenticationError("no API key", code="auth_missing", hint=self._advice())
+
+    def _advice(self) -> str:
+        if self.variables:
+            return f"set {' or '.join(self.variables)}, or pass api_key="
+        kept = [v for v in self._withheld if os.environ.get(v)]
+        if kept:
+            return f"pass api_key=; the key in {kept[0]} belongs to another server"
+        return "pass api_key="
 
 
 def check_key(key: object, where: str) -> str:

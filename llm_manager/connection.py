@@ -20,7 +20,6 @@ from time import monotonic
 from typing import Any, Literal
 
 from .errors import (
-    InvalidRequestError,
     LLMError,
     ProviderConnectionError,
     ProviderError,
@@ -279,7 +278,7 @@ class Connection:
             await self._undo(epoch)
             raise
         except Exception as error:  # noqa: BLE001 - a provider's author may raise anything
-            known = as_llm_error(error)
+            known = as_llm_error(error).in_context(provider_id=self._machine.state.provider_id)
             await self._undo_open()
             self._judge(known, epoch)
             raise known from None if known is error else error
@@ -358,7 +357,7 @@ class Connection:
                 error=ErrorInfo.of(failure),
             )
         )
-        raise failure
+        raise failure.in_context(provider_id=provider_id)
 
     # ---- what evidence does to the status --------------------------------------------------------
 
@@ -386,9 +385,11 @@ class Connection:
     def _judge(self, error: LLMError, epoch: int) -> None:
         """The connection does not work: for good, or until it heals."""
         info = ErrorInfo.of(error)
-        wrong_address = isinstance(error, InvalidRequestError)
+        # A probe is a request that every such server takes: a refusal means the wrong address.
+        wrong_address = not error.retryable and 300 <= (error.http_status or 0) < 500
         if is_permanent(error) or wrong_address or error.code == Reason.UNEXPECTED:
-            reason = Reason.INVALID_CONFIG if wrong_address else reason_of(error)
+            known = is_permanent(error) or error.code == Reason.UNEXPECTED
+            reason = reason_of(error) if known else Reason.INVALID_CONFIG
             self._machine.change(S.FAILED, reason, epoch=epoch, error=info, retry_at=None)
             return
         if self._machine.change(S.RECONNECTING, reason_of(error), epoch=epoch, error=info):

@@ -288,6 +288,7 @@ class ActiveProviderChanged(Event, frozen=True, kw_only=True):
 Listener = Callable[..., Any]
 AnyListener = TypeVar("AnyListener", bound=Listener)
 Delivery = Literal["loop", "inline"]
+_Mail = tuple[tuple[Any, ...], dict[str, Any]]
 
 MAILBOX_LIMIT = 1024
 # One turn of the loop delivers at most this many events to a synchronous listener.
@@ -302,7 +303,13 @@ def on_dispatcher_thread() -> bool:
 
 
 class Subscription:
-    """One registered listener and its mailbox; `close` ends it."""
+    """One registered listener and its mailbox; `close` ends it.
+
+    Attributes:
+        event: the name of the events it listens to.
+        once: whether it ends after one event.
+        coalesced: how many events it has missed, because newer ones took their place.
+    """
 
     def __init__(
         self,
@@ -316,21 +323,25 @@ class Subscription:
         once: bool = False,
         weak: bool = False,
     ) -> None:
+        _check(delivery, limit)
         self.event = event
         self.once = once
         self.coalesced = 0
         self._emitter = weakref.ref(emitter)
         self._listener = _reference(listener, weak, self.close)
-        self._loop = None if delivery == "inline" else asyncio._get_running_loop()
         self._inline = delivery == "inline"
-        self._limit = 1 if conflate else limit
-        self._mailbox: collections.deque[tuple[tuple[Any, ...], dict[str, Any]]] = (
-            collections.deque()
-        )
-        self._lock = threading.Lock()
-        self._scheduled = False
+        self._loop = _loop_here() if delivery == "loop" else None
+        self._limit = limit
+        self._conflate = conflate
+        self._mailbox: collections.deque[_Mail] = collections.deque()
+        # The emitter's own lock, never one of ours: two would have to be taken in a fixed order,
+        # and what a garbage collection runs, it runs in the middle of anything.
+        self._lock = emitter.lock
+        self._listening = True
         self._closed = False
-        self._task: asyncio.Task[None] | None = None
+        self._scheduled = False
+        self._missed = 0
+        self._task: asyncio.Task[Any] | None = None
         self._waiters: list[asyncio.Future[None]] = []
         self._failures: collections.Counter[str] = collections.Counter()
         self._consecutive = 0
@@ -346,7 +357,7 @@ class Subscription:
 
     @property
     def listener(self) -> Listener | None:
-        """The function that is called; None when it was registered weakly and is gone."""
+        """The function that is called; None when it is closed, or was held weakly and is gone."""
         listener: Listener | None = self._listener()
         return listener
 
@@ -356,128 +367,146 @@ class Subscription:
 
     def close(self) -> None:
         """Stop listening at once; a running asynchronous listener is cancelled.  Idempotent."""
-        self._closed = True
-        if emitter := self._emitter():
-            emitter._discard(self)
-        with self._lock:
-            self._mailbox.clear()
-            task = self._task
+        # Takes no lock, because a garbage collection may call it; the emitter forgets us later.
+        self._listening, self._closed = False, True
+        self._mailbox, self._listener = collections.deque(), _nobody
+        task = self._task
         if task is None or task.done():
             return
         loop = task.get_loop()
         with contextlib.suppress(RuntimeError):  # the loop is closed, and its tasks with it
-            if asyncio._get_running_loop() is loop:
-                if task is not asyncio.current_task():
-                    task.cancel()
-            else:
+            if asyncio._get_running_loop() is not loop:
                 loop.call_soon_threadsafe(task.cancel)
+            elif task is not asyncio.current_task():
+                task.cancel()
 
-    # ---- from the emitter ------------------------------------------------------------------------
+    # ---- from the emitter, which holds its lock --------------------------------------------------
 
-    def _post(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-        """Put an event into the mailbox; says whether `_schedule` has to be called."""
-        if self._closed:
+    def _post(self, mail: _Mail) -> bool:
+        """Put an event into the mailbox; says whether `_wake` has to be called."""
+        mailbox = self._mailbox
+        if self._conflate:
+            self._displace(mail)
+        elif len(mailbox) >= self._limit:
+            mailbox.popleft()
+            self._miss(1)
+        mailbox.append(mail)
+        if self.once:
+            self._listening = False
+        if self._scheduled:
+            if not self._has_a_place:
+                self.close()
             return False
-        with self._lock:
-            if len(self._mailbox) >= self._limit:
-                self._mailbox.popleft()
-                self.coalesced += 1
-            self._mailbox.append((args, kwargs))
-            if self._scheduled:
-                return False
-            self._scheduled = True
+        self._scheduled = True
         return True
 
-    def _schedule(self) -> None:
-        if self._inline:
-            self._drain()
-            return
-        loop = self._loop if self._loop is not None else _dispatcher.loop
-        try:
-            if asyncio._get_running_loop() is loop:
-                loop.call_soon(self._drain)
-            else:
-                loop.call_soon_threadsafe(self._drain)
-        except RuntimeError:  # the loop is closed: nobody is left to listen
-            self._scheduled = False
-            self.close()
+    def _displace(self, mail: _Mail) -> None:
+        """Drop what is undelivered about the same provider."""
+        about = _subject(mail)
+        others = [m for m in self._mailbox if _subject(m) != about]
+        if len(others) < len(self._mailbox):
+            self._miss(len(self._mailbox) - len(others))
+            self._mailbox.clear()
+            self._mailbox.extend(others)
+
+    def _miss(self, count: int) -> None:
+        self._missed += count
+        self.coalesced += count
+
+    @property
+    def _has_a_place(self) -> bool:
+        """Whether the loop that it listens on can still run."""
+        return self._loop is None or not self._loop.is_closed()
+
+    @property
+    def _needed(self) -> bool:
+        """Whether the emitter has to know it: it listens, or has something left to deliver."""
+        return self._has_a_place and (self._listening or (self._scheduled and not self._closed))
 
     # ---- on the listener's side ------------------------------------------------------------------
 
-    def _take(self) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    def _take(self) -> _Mail | None:
+        """The next event; None if there is none, and then the mailbox is at rest."""
         with self._lock:
-            if not self._closed and self._mailbox:
-                args, kwargs = self._mailbox.popleft()
-                missed, self.coalesced = self.coalesced, 0
-            else:
-                self._scheduled = False
-                self._task = None
-                waiters, self._waiters = self._waiters, []
-                for waiter in waiters:
-                    if not waiter.done():
-                        waiter.set_result(None)
+            mailbox = self._mailbox
+            if not mailbox:
+                self._rest()
                 return None
+            args, kwargs = mailbox.popleft()
+            missed, self._missed = self._missed, 0
         if missed and args and isinstance(args[0], StatusChanged):
             args = (msgspec.structs.replace(args[0], coalesced=missed), *args[1:])
         return args, kwargs
 
-    def _drain(self) -> None:
-        """Deliver what is in the mailbox, in order; asynchronous listeners go on in a task."""
-        for _ in range(_BATCH if not self._inline else MAILBOX_LIMIT * 2):
-            item = self._take()
-            if item is None:
-                return
-            listener = self.listener
-            if listener is None:
-                continue
-            try:
-                result = listener(*item[0], **item[1])
-            except (Exception, asyncio.CancelledError, BaseExceptionGroup) as error:  # noqa: BLE001 - whatever a listener raises is its own affair
-                self._failed(error)
-                continue
-            except BaseException:
-                # An exit is under way (KeyboardInterrupt); the mailbox must not stay locked.
-                self._scheduled = False
-                raise
-            if inspect.isawaitable(result):
-                if not self._inline:
-                    loop = asyncio.get_running_loop()
-                    self._task = loop.create_task(self._pump(result))
-                    return
-                if inspect.iscoroutine(result):
-                    result.close()
-                self._failed(TypeError("a listener with delivery='inline' must not be async"))
-                continue
-            self._consecutive = 0
-        self._schedule()
+    def _rest(self) -> None:
+        self._scheduled = False
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
 
-    async def _pump(self, result: Any) -> None:
-        """Await an asynchronous listener, then go on with the mailbox, one event after another."""
-        while True:
-            try:
-                if inspect.isawaitable(result):
-                    await result
-                self._consecutive = 0
-            except asyncio.CancelledError as error:
-                task = asyncio.current_task()
-                if task is not None and task.cancelling():
-                    # Not the listener's doing: it was closed, or its loop is shutting down.
-                    with self._lock:
-                        self._scheduled, self._task = False, None
-                    raise
-                self._failed(error)
-            except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001 - see _drain
-                self._failed(error)
-            result = None
-            item = self._take()
-            if item is None:
+    def _drain(self) -> None:
+        """Deliver what is in the mailbox, one event after another."""
+        for _ in itertools.count() if self._inline else range(_BATCH):
+            mail = self._take()
+            if mail is None:
                 return
-            listener = self.listener
-            if listener is not None:
-                try:
-                    result = listener(*item[0], **item[1])
-                except (Exception, asyncio.CancelledError, BaseExceptionGroup) as error:  # noqa: BLE001 - see _drain
-                    self._failed(error)
+            try:
+                self._deliver(*mail)
+            except BaseException as error:
+                # An exit (Ctrl-C, sys.exit) or a log handler that raises; the mailbox goes on.
+                if self._inline:
+                    self._scheduled = False
+                    raise
+                asyncio.get_running_loop().call_soon(_raise, error)
+            if self._task is not None:
+                return  # `_finished` goes on
+        _wake([self])
+
+    def _deliver(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        listener = self.listener
+        if listener is None:
+            return
+        try:
+            result = listener(*args, **kwargs)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever a listener raises is its own affair
+            self._failed(error)
+            return
+        if result is not None and inspect.isawaitable(result):
+            self._await(result)
+        else:
+            self._consecutive = 0
+
+    def _await(self, result: Awaitable[Any]) -> None:
+        """Let an asynchronous listener go on in a task; the next event waits for its end."""
+        if self._inline:
+            if inspect.iscoroutine(result):
+                result.close()
+            self._failed(TypeError("a listener with delivery='inline' must not be asynchronous"))
+            return
+        work = result if inspect.iscoroutine(result) else _awaited(result)
+        self._task = asyncio.get_running_loop().create_task(work)
+        self._task.add_done_callback(self._finished)
+        if self._closed:  # by another thread, which could not see the task yet
+            self._task.cancel()
+
+    def _finished(self, task: asyncio.Task[Any]) -> None:
+        self._task = None
+        if task.cancelled() and task.cancelling():
+            # Not the listener's doing: it was closed, or its loop is shutting down.
+            with self._lock:
+                self._rest()
+            return
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        try:
+            if error is not None:
+                self._failed(error)
+            else:
+                self._consecutive = 0
+        finally:
+            self._drain()
 
     def _failed(self, error: BaseException) -> None:
         """Report a listener that raised: logged once for each kind of error, then only counted."""
@@ -490,25 +519,23 @@ class Subscription:
         emitter = self._emitter()
         # A report about a failing reporter could go on for ever.
         if emitter is not None and self.event not in ("error", "listenerError"):
-            emitter.emit(
-                ListenerFailed.name,
+            emitter.publish(
                 ListenerFailed(
                     provider_id=emitter.source_id,
                     event=self.event,
                     listener=name,
-                    error=ErrorInfo(
-                        code="listener_failed", type=kind, message=redact(str(error))[:500]
-                    ),
+                    error=ErrorInfo(code="listener_failed", type=kind, message=_text_of(error)),
                     consecutive=self._consecutive,
-                ),
+                )
             )
 
-    def _after_fork(self) -> bool:
-        """Begin anew in a child process; says whether the listener still has a place to run."""
-        self._lock = threading.Lock()
-        self._mailbox.clear()
+    def _after_fork(self, lock: threading.RLock) -> None:
+        """Begin anew in a child process, where a loop of the parent does not run."""
+        self._lock = lock
+        self._mailbox = collections.deque()
         self._scheduled, self._task, self._waiters = False, None, []
-        return self._loop is None
+        if self._loop is not None:
+            self.close()
 
 
 class EventEmitter(PyeeEmitter):

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..errors import AuthenticationError, PermissionDeniedError, ProviderError
+from ..errors import ProviderError
 from ..messages import LLMModelInfo
-from ..wire.openai_chat import OpenAIChat, decode_models
+from ..wire.openai_chat import OpenAIChat
+from ..wire.openai_models import decode_models
 from .http import HttpProvider
 from .rows import ROWS, Row
 
@@ -52,7 +53,9 @@ class OpenAICompatibleProvider(HttpProvider):
 
     async def _list_models(self) -> Sequence[LLMModelInfo]:
         if self.row.models_path is None:
-            named = dict.fromkeys([*self._static_models, *([self.active_model] if self.active_model else [])])
+            named = dict.fromkeys(
+                [*self._static_models, *([self.active_model] if self.active_model else [])]
+            )
             return [LLMModelInfo(id=model, provider_id=self.id) for model in named]
         data = await self.transport.get(self.row.models_path, timeout_s=_LIST_TIMEOUT_S)
         return decode_models(data, self.id)
@@ -60,14 +63,12 @@ class OpenAICompatibleProvider(HttpProvider):
     async def _probe(self) -> bool | None:
         if self.row.models_path is not None:
             return await super()._probe()
-        # Without a list, an answer of any kind shows that the service is there; only one about
-        # the key says more.
+        # Without a list, a request that cannot be one tells as much, at no cost: a wrong key is
+        # refused first, and with a right one the server complains about the body.
         try:
-            await self.transport.get(self.row.probe_path, timeout_s=_LIST_TIMEOUT_S)
-        except (AuthenticationError, PermissionDeniedError):
-            raise
+            await self.transport.post(self.request_path, b"[]", timeout_s=_LIST_TIMEOUT_S)
         except ProviderError as error:
-            if error.http_status is None or error.http_status >= 500:
+            if error.http_status not in (400, 422):
                 raise
         self._catalog.accept(self._owned(await self._list_models()))
         return None

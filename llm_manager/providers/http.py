@@ -8,11 +8,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..config import ApiKey, KeySource, check_base_url, is_loopback, warn_if_key_is_readable
-from ..connection import LOCAL_BACKOFF
 from ..errors import ConfigurationError
 from ..messages import LLMRequest
 from ..policy.deadline import LOCAL_TIMEOUTS
 from ..provider import BaseLLMProvider
+from ..supervisor import LOCAL_BACKOFF
 from ..transport.http import HttpTransport
 
 
@@ -63,7 +63,10 @@ class HttpProvider(BaseLLMProvider):
         # A key from the environment belongs to the server that the environment or the row names.
         foreign = base_url is not None and not _same_host(self.base_url, default_base_url)
         self._key = ApiKey(
-            api_key, variables=() if foreign else key_variables, required=key_required
+            api_key,
+            variables=() if foreign else key_variables,
+            withheld=key_variables if foreign else (),
+            required=key_required,
         )
         super().__init__(**common)
         self._headers = dict(headers or {})
@@ -90,7 +93,10 @@ class HttpProvider(BaseLLMProvider):
         if self._key.resolve() is not None:
             warn_if_key_is_readable(self.base_url, self.id)
         self._transport = HttpTransport(
-            self.base_url, headers=self._request_headers, secrets=self._secrets, **self._connect_with
+            self.base_url,
+            headers=self._request_headers,
+            secrets=self._secrets,
+            **self._connect_with,
         )
 
     async def _close(self) -> None:
@@ -115,9 +121,7 @@ class HttpProvider(BaseLLMProvider):
         return () if key is None else (key,)
 
 
-def _address(
-    given: str | None, variables: Sequence[str], default: str | None
-) -> tuple[str, str]:
+def _address(given: str | None, variables: Sequence[str], default: str | None) -> tuple[str, str]:
     """The address of the server, and where it was found."""
     if given is not None:
         return given, "base_url"

@@ -77,9 +77,13 @@ class OllamaProvider(HttpProvider):
             ProviderError: it cannot be asked.
         """
         await self._connection.ensure_open()
-        return wire.decode_version(await self.transport.get("/api/version", timeout_s=_ASK_TIMEOUT_S))
+        return wire.decode_version(
+            await self.transport.get("/api/version", timeout_s=_ASK_TIMEOUT_S)
+        )
 
-    async def pull_model(self, model: str, callback: Callable[[ModelLoadProgress], object] | None = None) -> LLMModelInfo:
+    async def pull_model(
+        self, model: str, callback: Callable[[ModelLoadProgress], object] | None = None
+    ) -> LLMModelInfo:
         """Fetch a model to the server's disk; progress is announced as ``modelLoadProgress``.
 
         Cancelling the task stops the transfer; the server keeps what it has and goes on from

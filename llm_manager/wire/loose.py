@@ -1,0 +1,70 @@
+"""JSON of which nothing is certain.
+
+When reading, a value that is not what it should be is taken as absent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from ..errors import InvalidParameterError
+
+
+def text(value: object) -> str:
+    """``value`` if it is a text, else ``""``."""
+    return value if type(value) is str else ""
+
+
+def field(value: object, *path: str) -> Any:
+    """What stands at ``path`` inside nested objects, or None."""
+    for name in path:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
+
+
+def whole_number(value: object) -> int | None:
+    """``value`` as a number from 0, if it is one or is written like one."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 18:
+        value = int(value)
+    return value if isinstance(value, int) and value >= 0 else None
+
+
+def first_number(value: object, *paths: str | Sequence[str]) -> int:
+    """The first number above 0 at one of ``paths``, each a name or several; 0 if there is none."""
+    for path in paths:
+        steps = (path,) if isinstance(path, str) else path
+        number = whole_number(field(value, *steps))
+        if number:
+            return number
+    return 0
+
+
+def document(data: bytes) -> Any:
+    """The decoded JSON, or None if it is none."""
+    try:
+        return msgspec.json.decode(data)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+
+
+def encoded(body: Mapping[str, Any]) -> bytes:
+    """``body`` as JSON.
+
+    Raises:
+        InvalidParameterError: something in it has no form in JSON.
+    """
+    try:
+        return msgspec.json.encode(body)
+    except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
+        why = str(error)
+    raise InvalidParameterError(
+        f"the request cannot be written as JSON: {why}",
+        hint="look at extra, at the tools' parameters and at the response format",
+    )

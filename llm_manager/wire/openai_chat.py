@@ -1,0 +1,496 @@
+"""The chat completions dialect of OpenAI, which most servers of language models speak.
+
+What a server must be told differently is data, in `ChatDialect`; what servers answer differently,
+the decoder understands everywhere, because gateways mix the habits of many.
+
+::
+
+    bytes -> SSEFramer -> _Chunk -> deltas        an event stream
+    bytes -> one _Chunk -> deltas                 a server that answers in one piece
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from ..errors import InvalidResponseError, ProviderError, StreamInterruptedError
+from ..messages import (
+    Delta,
+    FinishDelta,
+    FinishReason,
+    LLMRequest,
+    MetaDelta,
+    RawDelta,
+    ReasoningDelta,
+    TextDelta,
+    Usage,
+    UsageDelta,
+)
+from .failures import error_in, from_error_object, read_json, unreadable
+from .framing import DEFAULT_MAX_LINE_BYTES, SSEEvent, SSEFramer, ThenError
+from .loose import document, field, first_number, text
+from .openai_models import decode_models
+from .openai_request import ChatDialect, encode_request
+from .think_tags import ThinkTags
+from .tool_calls import ToolCallPieces
+
+__all__ = ["ChatDialect", "OpenAIChat", "OpenAIChatDecoder", "decode_models"]
+
+
+class OpenAIChat:
+    """The codec.
+
+    Args:
+        dialect: the server's quirks.
+        max_line_bytes: longest event, or whole document, that is accepted as an answer.
+    """
+
+    def __init__(
+        self,
+        dialect: ChatDialect = ChatDialect(),  # noqa: B008 - it is immutable
+        *,
+        max_line_bytes: int = DEFAULT_MAX_LINE_BYTES,
+    ) -> None:
+        self.dialect = dialect
+        self._max_line_bytes = max_line_bytes
+
+    def encode(self, request: LLMRequest) -> bytes:
+        """The body to send to ``/chat/completions``.
+
+        Raises:
+            UnsupportedFeatureError: the dialect cannot express the request.
+            InvalidParameterError: a value is out of the server's range, or is not JSON.
+        """
+        return encode_request(request, self.dialect)
+
+    def decoder(self, request: LLMRequest) -> OpenAIChatDecoder:
+        """A fresh decoder for the answer to ``request``."""
+        return OpenAIChatDecoder(request, self.dialect, max_line_bytes=self._max_line_bytes)
+
+
+# ---- the shape of an answer ----------------------------------------------------------------------
+#
+# Only the skeleton is typed, which is what makes decoding cheap.  Its leaves are Any: some server
+# sends a number or a list wherever one expects a text, and the reader of the leaf decides.
+
+
+class _Said(msgspec.Struct, gc=False):
+    content: Any = None
+    reasoning_content: Any = None
+    reasoning: Any = None
+    reasoning_details: Any = None
+    tool_calls: Any = None
+    function_call: Any = None
+    refusal: Any = None
+
+
+class _Choice(msgspec.Struct, gc=False):
+    index: Any = 0
+    # A list, because "no fields" is [] in the JSON of some languages.
+    delta: _Said | list[Any] | None = None
+    message: _Said | list[Any] | None = None
+    finish_reason: Any = None
+    error: Any = None
+
+
+class _Chunk(msgspec.Struct, gc=False):
+    id: Any = None
+    model: Any = None
+    choices: list[_Choice] | None = None
+    usage: Any = None
+    x_groq: Any = None
+    error: Any = None
+
+
+_decode_chunk = msgspec.json.Decoder(_Chunk).decode
+
+
+def _loose_chunk(answer: object) -> _Chunk:
+    """A chunk from a document with an odd skeleton; what is odd about it is left out."""
+    chunk = _Chunk(**{name: field(answer, name) for name in _Chunk.__struct_fields__})
+    choices = field(answer, "choices")
+    if isinstance(choices, list):
+        chunk.choices = [_loose_choice(choice) for choice in choices if isinstance(choice, dict)]
+    else:
+        chunk.choices = None
+    return chunk
+
+
+def _loose_choice(answer: dict[str, Any]) -> _Choice:
+    return _Choice(
+        index=answer.get("index"),
+        delta=_loose_said(answer.get("delta")),
+        message=_loose_said(answer.get("message")),
+        finish_reason=answer.get("finish_reason"),
+        error=answer.get("error"),
+    )
+
+
+def _loose_said(answer: object) -> _Said | None:
+    if not isinstance(answer, dict):
+        return None
+    return _Said(**{name: answer.get(name) for name in _Said.__struct_fields__})
+
+
+# ---- decoding ------------------------------------------------------------------------------------
+
+# fmt: off
+_REASONS: dict[str, FinishReason] = {
+    **dict.fromkeys(("stop", "eos", "eos_token", "end_turn", "stop_sequence", "stop_token",
+                     "complete", "completed"), "stop"),
+    **dict.fromkeys(("length", "max_tokens", "max_length", "max_output_tokens", "model_length",
+                     "model_context_window_exceeded"), "length"),
+    **dict.fromkeys(("tool_calls", "tool_call", "tool_use", "function_call"), "tool_calls"),
+    **dict.fromkeys(("content_filter", "content_filtered", "sensitive", "safety", "recitation",
+                     "blocklist", "prohibited_content", "refusal"), "content_filter"),
+}
+# fmt: on
+
+# Words for an answer that did not end but broke off; taking them for an end would pass off a part
+# as the whole.
+_BROKEN_OFF = frozenset(
+    {"error", "network_error", "abort", "aborted", "insufficient_system_resource"}
+)
+
+# So much of the beginning is kept, to tell what an answer is that has no events in it.
+_START_BYTES = 400
+_BLANK = b" \t\r\n\xef\xbb\xbf"
+_EMPTY_HINT = "some servers answer so when the prompt is too long"
+
+
+class OpenAIChatDecoder:
+    """The decoder of one answer.
+
+    A stream has ended properly when a finish reason or ``[DONE]`` came.  ``[DONE]`` alone is an
+    end for which the server gave no reason: the finish delta says ``other``, or ``tool_calls`` if
+    there were some.  Of several choices only the first is read.
+
+    Args:
+        request: the request that is answered.
+        dialect: the server's quirks.
+        max_line_bytes: longest event, or whole document, that is accepted.
+    """
+
+    def __init__(
+        self,
+        request: LLMRequest,
+        dialect: ChatDialect,
+        *,
+        max_line_bytes: int = DEFAULT_MAX_LINE_BYTES,
+    ) -> None:
+        self._requires_finish = dialect.requires_finish
+        self._max_bytes = max_line_bytes
+        self._include_raw = request.options.include_raw
+        self._framer = SSEFramer(max_line_bytes=max_line_bytes)
+        self._calls = ToolCallPieces(request.id)
+        self._thoughts = ThinkTags() if dialect.think_tags else None
+        self._start = b""
+        self._document: bytearray | None = None
+        self._failure: ProviderError | None = None
+        self._usage: Usage | None = None
+        self._is_introduced = False
+        self._has_text = False
+        self._answered = False
+        self._finished = False
+        self._done = False
+        # Whether a chunk with nothing but text in it is a TextDelta and nothing else.
+        self._text_is_all = False
+
+    def feed(self, data: bytes) -> Sequence[Delta]:
+        """The deltas that ``data`` completes.
+
+        Raises:
+            ProviderError: the answer contains an error, or cannot be read.  If deltas precede it
+                in ``data``, these are returned, and iterating raises it behind the last.
+        """
+        if self._failure is not None:
+            raise self._failure
+        if not self._answered and len(self._start) < _START_BYTES:
+            self._look_at_start(data)
+        if self._document is None:
+            return self._deltas(self._framer.feed(data))
+        self._document += data
+        if len(self._document) > self._max_bytes:
+            raise InvalidResponseError(
+                f"the answer is longer than {self._max_bytes} bytes", code="line_too_long"
+            )
+        return []
+
+    def close(self) -> Sequence[Delta]:
+        """The last deltas.
+
+        Raises:
+            StreamInterruptedError: the answer had not ended properly.
+            ProviderError: what came is no answer.
+        """
+        if self._failure is not None:
+            raise self._failure
+        if self._document is not None:
+            return self._whole_answer(bytes(self._document).lstrip(_BLANK))
+        # What is left may be half an event: the mark of a broken connection, not of a server that
+        # does not know the protocol.
+        rest = [(name, data) for name, data in self._framer.close() if _is_whole(data)]
+        deltas = list(self._deltas(rest))
+        if self._finished:
+            return deltas
+        if self._requires_finish or not self._answered:
+            self._add_held_back(deltas)
+            return self._failed(deltas, self._unfinished())
+        self._finish(None, deltas)
+        return deltas
+
+    # ---- the stream ------------------------------------------------------------------------------
+
+    def _look_at_start(self, data: bytes) -> None:
+        """Find out from the first character whether this is a stream or a document."""
+        self._start = (self._start + data)[:_START_BYTES]
+        if self._document is None and self._start.lstrip(_BLANK).startswith((b"{", b"[", b"<")):
+            self._document = bytearray()
+
+    def _deltas(self, events: list[SSEEvent]) -> list[Delta]:
+        deltas: list[Delta] = []
+        try:
+            for name, data in events:
+                try:
+                    chunk = _decode_chunk(data)
+                except (msgspec.DecodeError, RecursionError) as error:
+                    why = str(error)
+                else:
+                    # The fast path: a chunk with a piece of text and nothing else.
+                    choices = chunk.choices
+                    if self._text_is_all and choices and chunk.usage is None and not name:
+                        choice = choices[0]
+                        said = choice.delta
+                        if (
+                            type(said) is _Said
+                            and type(said.content) is str
+                            and said.content
+                            and choice.finish_reason is None
+                            and choice.index == 0
+                            and not (
+                                said.tool_calls
+                                or said.reasoning_content
+                                or said.reasoning
+                                or said.refusal
+                                or chunk.error
+                                or len(choices) > 1
+                            )
+                        ):
+                            deltas.append(TextDelta(said.content))
+                            continue
+                    self._take(name, chunk, data, deltas)
+                    continue
+                self._take_odd(name, data, why, deltas)
+        except ProviderError as error:
+            failure = error
+        else:
+            return deltas
+        return self._failed(deltas, failure)
+
+    def _failed(self, deltas: list[Delta], failure: ProviderError) -> list[Delta]:
+        self._failure = failure
+        if not deltas:
+            raise failure
+        return ThenError(deltas, failure)
+
+    def _take_odd(self, name: str, data: bytes, why: str, deltas: list[Delta]) -> None:
+        """Deal with data that is no chunk: the end mark, an error in prose, an odd skeleton."""
+        stripped = data.strip()
+        if stripped == b"[DONE]":
+            self._end(deltas)
+        elif stripped and not self._done:
+            answer = document(data)
+            if isinstance(answer, dict):
+                self._take(name, _loose_chunk(answer), data, deltas)
+            elif name == "error" or error_in(answer) is not None:
+                raise from_error_object(answer or stripped.decode(errors="replace"))
+            else:
+                raise unreadable(data, "an event of a chat completion", why=why)
+
+    def _take(self, name: str, chunk: _Chunk, data: bytes, deltas: list[Delta]) -> None:
+        """Add the deltas of one chunk, whatever is in it."""
+        if self._done:
+            return
+        self._refuse_error(name, chunk, data)
+        before = len(deltas)
+        if self._include_raw:
+            deltas.append(RawDelta(document(data)))
+        contents = len(deltas)
+        for choice in chunk.choices or ():
+            if not choice.index:
+                self._take_choice(choice, deltas)
+        usage = _usage(chunk.usage) or _usage(field(chunk.x_groq, "usage"))
+        if usage is not None and usage != self._usage:
+            self._usage = usage
+            deltas.append(UsageDelta(usage))
+        self._answered = self._answered or len(deltas) > contents
+        if len(deltas) > before and not self._is_introduced:
+            self._introduce(chunk, deltas, before)
+
+    def _introduce(self, chunk: _Chunk, deltas: list[Delta], place: int) -> None:
+        """Put the facts about the answer in front of its first delta, once they are known."""
+        model, response_id = text(chunk.model), text(chunk.id)
+        if model or response_id:
+            deltas.insert(place, MetaDelta(model or None, response_id or None))
+            self._is_introduced = True
+            self._text_is_all = not self._include_raw and self._thoughts is None
+
+    def _refuse_error(self, name: str, chunk: _Chunk, data: bytes) -> None:
+        if chunk.error or (name == "error" and not chunk.choices):
+            raise from_error_object(document(data))
+        if chunk.choices is None and chunk.usage is None:
+            # An error need not be called one: {"message": ..., "code": ...}
+            answer = document(data)
+            if error_in(answer) is not None:
+                raise from_error_object(answer)
+        if problem := field(chunk.x_groq, "error"):
+            raise from_error_object(problem)
+        for choice in chunk.choices or ():
+            if choice.error:
+                raise from_error_object(choice.error)
+
+    def _take_choice(self, choice: _Choice, deltas: list[Delta]) -> None:
+        if type(choice.delta) is _Said:
+            self._take_said(choice.delta, deltas)
+        elif type(choice.message) is _Said and not self._has_text:
+            # A message behind deltas repeats what they said.
+            self._take_said(choice.message, deltas)
+        if choice.finish_reason:
+            self._take_finish_reason(str(choice.finish_reason)[:100], deltas)
+
+    def _take_said(self, said: _Said, deltas: list[Delta]) -> None:
+        content, thought = said.content, ""
+        if isinstance(content, list):
+            content, thought = _text_of_parts(content), _text_of_parts(content, thoughts=True)
+        thought = (
+            thought
+            or text(said.reasoning_content)
+            or text(said.reasoning)
+            or _text_of_parts(said.reasoning_details)
+        )
+        if thought:
+            deltas.append(ReasoningDelta(thought))
+        # A refusal stands in place of the answer; whoever reads the answer should see it.
+        answer = text(content) or text(said.refusal)
+        if answer:
+            self._has_text = True
+            if self._thoughts is None:
+                deltas.append(TextDelta(answer))
+            else:
+                deltas.extend(self._thoughts.feed(answer))
+        if said.tool_calls or said.function_call:
+            calls = said.tool_calls or [{"function": said.function_call}]
+            deltas.extend(self._calls.feed(calls))
+
+    # ---- the end ---------------------------------------------------------------------------------
+
+    def _take_finish_reason(self, word: str, deltas: list[Delta]) -> None:
+        lower = word.lower()
+        if lower in _BROKEN_OFF:
+            raise StreamInterruptedError(
+                f"the server broke the answer off ({word})", provider_code=word
+            )
+        if lower not in ("null", "none"):
+            self._finish(word, deltas)
+
+    def _finish(self, word: str | None, deltas: list[Delta]) -> None:
+        """Add what is still held back, and the finish delta, once."""
+        if self._finished:
+            return
+        self._finished = True
+        self._add_held_back(deltas)
+        reason = _REASONS.get((word or "").lower(), "other")
+        if self._calls and reason in ("stop", "other"):
+            reason = "tool_calls"
+        deltas.append(FinishDelta(reason, word))
+
+    def _add_held_back(self, deltas: list[Delta]) -> None:
+        if self._thoughts is not None:
+            deltas.extend(self._thoughts.close())
+
+    def _end(self, deltas: list[Delta]) -> None:
+        """Deal with ``[DONE]``; nothing behind it counts."""
+        if not self._answered:
+            raise InvalidResponseError(
+                "the answer ended before it began", code="empty_response", hint=_EMPTY_HINT
+            )
+        self._finish(None, deltas)
+        self._done, self._text_is_all = True, False
+
+    def _unfinished(self) -> ProviderError:
+        """What to say of a stream without an end."""
+        is_stream = self._start.lstrip(_BLANK).startswith((b":", b"data", b"event", b"id", b"retr"))
+        if not self._answered and not is_stream:
+            return unreadable(self._start, "a chat completion")
+        return StreamInterruptedError(
+            "the answer broke off: neither a finish reason nor [DONE] at its end"
+        )
+
+    # ---- an answer in one piece ------------------------------------------------------------------
+
+    def _whole_answer(self, data: bytes) -> list[Delta]:
+        """The deltas of an answer that is one JSON document."""
+        chunk = _loose_chunk(read_json(data, "a chat completion"))
+        if not chunk.choices:
+            raise unreadable(data, "a chat completion", why="it has no choices")
+        deltas: list[Delta] = []
+        self._take("", chunk, data, deltas)
+        if not self._finished:
+            self._finish(None, deltas)
+        if not self._is_introduced:
+            self._introduce(chunk, deltas, 0)
+        return deltas
+
+
+def _is_whole(data: bytes) -> bool:
+    """Whether the data of an event is complete, as far as can be seen."""
+    return data.strip() == b"[DONE]" or document(data) is not None
+
+
+def _text_of_parts(parts: object, *, thoughts: bool = False) -> str:
+    """The text of those parts that are thoughts, or of those that are not."""
+    texts = []
+    for part in parts if isinstance(parts, list) else ():
+        thought = field(part, "thinking")
+        if isinstance(thought, list):
+            thought = _text_of_parts(thought)
+        if thoughts:
+            texts.append(text(thought))
+        else:
+            texts.append(text(field(part, "text")) or text(field(part, "summary")))
+    return "".join(texts)
+
+
+def _usage(given: object) -> Usage | None:
+    """Token counts, whatever they are called; None if there are none."""
+    if not isinstance(given, dict):
+        return None
+    prompt = first_number(given, "prompt_tokens", "input_tokens")
+    completion = first_number(given, "completion_tokens", "output_tokens")
+    if not prompt and not completion:
+        return None
+    cached = first_number(
+        given,
+        ("prompt_tokens_details", "cached_tokens"),
+        ("input_tokens_details", "cached_tokens"),
+        "prompt_cache_hit_tokens",
+        "cached_tokens",
+    )
+    reasoning = first_number(
+        given,
+        ("completion_tokens_details", "reasoning_tokens"),
+        ("output_tokens_details", "reasoning_tokens"),
+        "reasoning_tokens",
+    )
+    if reasoning and first_number(given, "total_tokens") == prompt + completion + reasoning:
+        # This server counts reasoning apart from the answer; in `Usage` it is a part of it.
+        completion += reasoning
+    return Usage(
+        prompt_tokens=prompt,
+        completion_tokens=completion,
+        cached_tokens=cached,
+        reasoning_tokens=reasoning,
+    )
