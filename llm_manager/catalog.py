@@ -122,7 +122,7 @@ class ModelCatalog:
         if not differs and stale == state.models_stale:
             return
         revision = state.models_revision + differs
-        self._machine.change(models_revision=revision, models_stale=stale)
+        self._machine.measure(models_revision=revision, models_stale=stale)
         self._emitter.publish(
             ModelsChanged(
                 provider_id=state.provider_id,

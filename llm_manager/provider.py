@@ -18,6 +18,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from difflib import get_close_matches
+from time import monotonic
 from typing import Any, ClassVar, Literal
 
 import msgspec
@@ -70,6 +71,8 @@ from .wire import Codec
 Options = LLMRequestOptions | Mapping[str, Any] | None
 
 _numbers = itertools.count(1)
+# How long a burst of an answer may keep the event loop from running anything else, in seconds.
+_TURN_S = 0.005
 
 
 class BaseLLMProvider(EventEmitter, ABC):
@@ -182,9 +185,14 @@ class BaseLLMProvider(EventEmitter, ABC):
         """
         decoder = self.codec.decoder(request)
         async with aclosing(self._send(self.codec.encode(request), request)) as pieces:
+            turn_ends_s = monotonic() + _TURN_S
             async for piece in pieces:
                 for delta in decoder.feed(piece):
                     yield delta
+                # While data is waiting, reading does not suspend; others want the loop as well.
+                if monotonic() > turn_ends_s:
+                    await asyncio.sleep(0)
+                    turn_ends_s = monotonic() + _TURN_S
         for delta in decoder.close():
             yield delta
 
@@ -539,8 +547,8 @@ class BaseLLMProvider(EventEmitter, ABC):
             outcome = "ok"
         except LLMError as error:
             failure = error.in_context(provider_id=self.id, request_id=request.id)
-            if isinstance(error, ModelNotFoundError) and error.hint is None:
-                error.hint = self._similar_models(request.model)
+            if isinstance(error, ModelNotFoundError):
+                error.hint = self._similar_models(request.model) or error.hint
             outcome = "cancelled" if isinstance(error, RequestCancelledError) else "error"
             if epoch is not None:
                 connection.failed(error, epoch)

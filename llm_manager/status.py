@@ -34,6 +34,7 @@ from .errors import (
     StreamInterruptedError,
 )
 from .messages import Data
+from .redaction import redact
 
 
 class ProviderStatus(StrEnum):
@@ -155,12 +156,12 @@ class ErrorInfo(Data, frozen=True, kw_only=True, eq=False, omit_defaults=True):
     def of(cls, error: BaseException) -> ErrorInfo:
         """What can be kept of ``error``."""
         if not isinstance(error, LLMError):
-            return cls(code="unexpected", type=type(error).__name__, message=str(error))
+            return cls(code="unexpected", type=type(error).__name__, message=redact(str(error)))
         return cls(
             code=error.code,
             type=type(error).__name__,
-            message=error.message,
-            hint=error.hint,
+            message=redact(error.message),
+            hint=error.hint and redact(error.hint),
             http_status=error.http_status,
             provider_code=error.provider_code,
             request_id=error.request_id,
@@ -184,8 +185,8 @@ class ErrorInfo(Data, frozen=True, kw_only=True, eq=False, omit_defaults=True):
 class LLMProviderStatus(Data, frozen=True, kw_only=True, eq=False):
     """A snapshot of a provider, complete enough to draw it.
 
-    The fields up to ``models_stale`` are its state: a change of one of them is an event.  The last
-    three are measurements, which change without one.
+    The fields up to ``circuit`` are its state: a change of one of them is a ``statusChanged``.  The
+    next two follow the model list, which has an event of its own; the last three are measurements.
 
     Attributes:
         provider_id: the provider.
@@ -237,8 +238,7 @@ class LLMProviderStatus(Data, frozen=True, kw_only=True, eq=False):
     def __eq__(self, other: object) -> bool:
         return (
             isinstance(other, LLMProviderStatus)
-            and (self.provider_id, self.instance_id, self.seq, self.epoch)
-            == (other.provider_id, other.instance_id, other.seq, other.epoch)
+            and self._identity() == other._identity()
             and self.same_state(other)
         )
 
@@ -246,7 +246,13 @@ class LLMProviderStatus(Data, frozen=True, kw_only=True, eq=False):
         return not self == other
 
     def __hash__(self) -> int:
-        return hash((self.provider_id, self.instance_id, self.seq, self.epoch))
+        return hash(self._identity())
+
+    def _identity(self) -> tuple[Any, ...]:
+        return (
+            self.provider_id, self.instance_id, self.seq, self.epoch,
+            self.models_revision, self.models_stale,
+        )  # fmt: skip
 
 
 STATE_FIELDS = (
@@ -257,8 +263,6 @@ STATE_FIELDS = (
     "retry_at",
     "cooldown_until",
     "circuit",
-    "models_revision",
-    "models_stale",
 )
 
 # The first class that fits decides; codes refine the classes that have several.

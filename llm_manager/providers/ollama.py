@@ -14,10 +14,11 @@ from typing import Any
 
 import msgspec
 
-from ..errors import StreamInterruptedError, UnsupportedFeatureError
+from ..errors import InvalidParameterError, UnsupportedFeatureError
 from ..events import ModelLoaded, ModelLoadProgress, ModelUnloaded
 from ..messages import Delta, LLMModelInfo, LLMRequest
-from ..wire import ollama_chat as wire
+from ..wire import ollama_models as wire
+from ..wire.ollama_chat import OllamaChat
 from .http import HttpProvider
 
 DEFAULT_BASE_URL = "http://127.0.0.1:11434"
@@ -55,9 +56,9 @@ class OllamaProvider(HttpProvider):
         keep_alive: str | int | None = None,
         **more: Any,
     ) -> None:
-        self.codec = wire.OllamaChat(
-            truncate=truncate, num_ctx=context_tokens, keep_alive=keep_alive
-        )
+        if context_tokens is not None and not context_tokens > 0:
+            raise InvalidParameterError(f"context_tokens must be above 0, got {context_tokens!r}")
+        self.codec = OllamaChat(truncate=truncate, num_ctx=context_tokens, keep_alive=keep_alive)
         host = os.environ.get("OLLAMA_HOST")
         super().__init__(
             base_url=base_url,
@@ -101,35 +102,37 @@ class OllamaProvider(HttpProvider):
             StreamInterruptedError: the transfer broke off.
         """
         await self._connection.ensure_open()
-        body = msgspec.json.encode({"model": model})
-        last_phase, last_s, done = "", 0.0, False
-        decoder = wire.PullDecoder()
-        async with aclosing(self.transport.stream("/api/pull", body)) as pieces:
-            async for piece in pieces:
-                for step in decoder.feed(piece):
-                    done = done or step.status == "success"
-                    now_s = monotonic()
-                    if step.status == last_phase and now_s - last_s < _PROGRESS_EVERY_S:
-                        continue
-                    last_phase, last_s = step.status, now_s
-                    event = ModelLoadProgress(
-                        provider_id=self.id,
-                        model=model,
-                        phase=step.status,
-                        fraction=step.fraction,
-                        completed_bytes=step.completed,
-                        total_bytes=step.total,
-                    )
-                    self.publish(event)
-                    if callback is not None:
-                        callback(event)
-        if not done:
-            raise StreamInterruptedError(
-                f"pulling {model!r} broke off", provider_id=self.id, hint="pull again; it goes on"
-            )
+        last_phase, last_s = "", 0.0
+        async with aclosing(self._pull_steps(model)) as steps:
+            async for step in steps:
+                now_s = monotonic()
+                if step.status == last_phase and now_s - last_s < _PROGRESS_EVERY_S:
+                    continue
+                last_phase, last_s = step.status, now_s
+                event = ModelLoadProgress(
+                    provider_id=self.id,
+                    model=model,
+                    phase=step.status,
+                    fraction=step.fraction,
+                    completed_bytes=step.completed,
+                    total_bytes=step.total,
+                )
+                self.publish(event)
+                if callback is not None:
+                    callback(event)
         self.publish(ModelLoaded(provider_id=self.id, model=model, phase="pulled"))
         await self.get_available_models(refresh=True)
         return await self.get_model_info(model if ":" in model else f"{model}:latest")
+
+    async def _pull_steps(self, model: str) -> AsyncGenerator[wire.PullProgress, None]:
+        decoder = wire.PullDecoder()
+        body = msgspec.json.encode({"model": model})
+        async with aclosing(self.transport.stream("/api/pull", body)) as pieces:
+            async for piece in pieces:
+                for step in decoder.feed(piece):
+                    yield step
+        for step in decoder.close():
+            yield step
 
     async def load_model(self, model: str) -> None:
         """Load a model into memory, so that the first request does not wait for it.

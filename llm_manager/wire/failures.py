@@ -14,8 +14,6 @@ from collections.abc import Iterable, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeAlias
 
-import msgspec
-
 from ..errors import (
     AuthenticationError,
     ContentFilteredError,
@@ -33,7 +31,7 @@ from ..errors import (
     RequestTimeoutError,
 )
 from ..redaction import redact
-from .loose import field
+from .loose import UNREADABLE, decoded, field
 
 MAX_TEXT_CHARACTERS = 500
 
@@ -103,22 +101,22 @@ def from_error_object(
     )
 
 
-def error_in(document: object) -> object | None:
+def error_in(answer: object) -> object | None:
     """The error object inside a decoded answer, or None if it does not look like an error."""
-    if isinstance(document, list):
+    if isinstance(answer, list):
         # A list of one error; lists of anything else are answers.
-        return document if document and field(document[0], "error") else None
-    if not isinstance(document, dict):
+        return answer if answer and field(answer[0], "error") else None
+    if not isinstance(answer, dict):
         return None
-    if document.get("error"):
-        return document
-    result: object = document.get("base_resp")
+    if answer.get("error"):
+        return answer
+    result: object = answer.get("base_resp")
     if isinstance(result, dict) and result.get("status_code"):
         return result
-    if document.get("object") == "error" or document.get("errors") or document.get("detail"):
-        return document
-    says_why = any(document.get(name) for name in ("code", "type", "status", "error_code"))
-    return document if says_why and isinstance(document.get("message"), str) else None
+    if answer.get("object") == "error" or answer.get("errors") or answer.get("detail"):
+        return answer
+    says_why = any(answer.get(name) for name in ("code", "type", "status", "error_code"))
+    return answer if says_why and isinstance(answer.get("message"), str) else None
 
 
 def unreadable(
@@ -158,14 +156,14 @@ def read_json(data: bytes, what: str) -> Any:
         ProviderError: it is an error object.
     """
     try:
-        document = msgspec.json.decode(data)
-    except (msgspec.DecodeError, RecursionError) as error:
+        answer = decoded(data)
+    except UNREADABLE as error:
         why = str(error)
     else:
-        failure = error_in(document)
+        failure = error_in(answer)
         if failure is not None:
             raise from_error_object(failure)
-        return document
+        return answer
     raise unreadable(data, what, why=why)
 
 
@@ -297,8 +295,8 @@ def _words_of_body(body: bytes) -> _Words:
         return _Words(_title(body))
     words = _Words()
     try:
-        _collect(msgspec.json.decode(body), words)
-    except (msgspec.DecodeError, RecursionError):
+        _collect(decoded(body), words)
+    except UNREADABLE:
         words.add_text(body.decode(errors="replace"))
     return words
 

@@ -5,12 +5,21 @@ When reading, a value that is not what it should be is taken as absent.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from ..errors import InvalidParameterError
+
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding JSON may raise."""
+
+# An escaped backslash and a whole surrogate pair are good; any other surrogate is half a character.
+_HALF_ESCAPES = re.compile(
+    r"(?P<good>\\\\|\\u[dD][89abAB]\w\w\\u[dD][c-fC-F]\w\w)|\\u[dD][89a-fA-F][0-9a-fA-F]{2}"
+)
 
 
 def text(value: object) -> str:
@@ -49,9 +58,26 @@ def first_number(value: object, *paths: str | Sequence[str]) -> int:
 def document(data: bytes) -> Any:
     """The decoded JSON, or None if it is none."""
     try:
-        return msgspec.json.decode(data)
-    except (msgspec.DecodeError, RecursionError):
+        return decoded(data)
+    except UNREADABLE:
         return None
+
+
+def decoded(data: bytes) -> Any:
+    """The decoded JSON.  Half a character, cut by a careless server, becomes U+FFFD.
+
+    Raises:
+        UNREADABLE: it is no JSON.
+    """
+    try:
+        return msgspec.json.decode(data)
+    except UNREADABLE:
+        mended = _HALF_ESCAPES.sub(_mended, data.decode(errors="replace"))
+    return msgspec.json.decode(mended)
+
+
+def _mended(match: re.Match[str]) -> str:
+    return match["good"] or "\\ufffd"
 
 
 def encoded(body: Mapping[str, Any]) -> bytes:

@@ -31,7 +31,7 @@ from ..messages import (
 )
 from .failures import error_in, from_error_object, read_json, unreadable
 from .framing import DEFAULT_MAX_LINE_BYTES, SSEEvent, SSEFramer, ThenError
-from .loose import document, field, first_number, text
+from .loose import UNREADABLE, document, field, first_number, text
 from .openai_models import decode_models
 from .openai_request import ChatDialect, encode_request
 from .think_tags import ThinkTags
@@ -256,7 +256,7 @@ class OpenAIChatDecoder:
             for name, data in events:
                 try:
                     chunk = _decode_chunk(data)
-                except (msgspec.DecodeError, RecursionError) as error:
+                except UNREADABLE as error:
                     why = str(error)
                 else:
                     # The fast path: a chunk with a piece of text and nothing else.
@@ -276,6 +276,7 @@ class OpenAIChatDecoder:
                                 or said.reasoning
                                 or said.refusal
                                 or chunk.error
+                                or chunk.x_groq
                                 or len(choices) > 1
                             )
                         ):
