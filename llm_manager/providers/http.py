@@ -98,6 +98,8 @@ class HttpProvider(BaseLLMProvider):
             secrets=self._secrets,
             **self._connect_with,
         )
+        # A proxy or certificate that cannot work is found now, not by the first request.
+        await self._transport.open()
 
     async def _close(self) -> None:
         transport, self._transport = self._transport, None

@@ -2,11 +2,12 @@
 
 ::
 
-    HttpTransport ── per event loop ── client ── pool of connections (pool.py)
-         │                                            └── the way there (route.py): proxy, TLS
-         └── errors of the library below -> ours (faults.py)
+    HttpTransport ── one client per event loop ── pool of connections ── sockets
+         │               clients.py                 pool.py              sockets.py
+         ├── the way there: proxy, certificates     route.py
+         └── errors of the library below -> ours    faults.py
 
-What this module must not do: know a dialect, repeat a request that the server may have seen, or
+What this module must not do: know a dialect, repeat a request whose answer had begun, or
 follow a redirect, which would hand the key to another server.
 
 The HTTP library is loaded with the first request, in a thread.
@@ -16,11 +17,9 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import logging
 import os
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -29,19 +28,16 @@ from ..errors import (
     ConfigurationError,
     InvalidResponseError,
     LLMError,
-    ProviderConnectionError,
     RequestTimeoutError,
 )
 from ..wire.failures import from_http
 from . import faults
+from .clients import ClientPerLoop, HeldClient, NewClient, closed_error
 
 if TYPE_CHECKING:
     import httpx2
 
-    from .pool import Pool
     from .route import Route
-
-log = logging.getLogger("llm_manager.transport")
 
 MAX_CONNECTIONS = 100
 CONNECT_TIMEOUT_S = 10.0
@@ -52,7 +48,6 @@ POOL_TIMEOUT_S = 60.0
 ANSWER_LIMIT_BYTES = 32 * 1024 * 1024
 ERROR_BODY_LIMIT_BYTES = 64 * 1024
 ERROR_BODY_TIMEOUT_S = 2.0
-_CLOSING_ELSEWHERE_S = 1.0
 
 _ACCEPT_ANYTHING = {"accept": "*/*", "user-agent": "llm-manager"}
 _KEYS = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
@@ -112,12 +107,11 @@ class HttpTransport:
         self._use_environment_proxies = use_environment_proxies
         self._max_connections = max_connections
         self._route: Route | None = None
-        self._clients: dict[asyncio.AbstractEventLoop, _Client] = {}
-        self._closed = False
+        self._clients = ClientPerLoop(self._prepare)
 
     async def open(self) -> None:
         """Get ready to send: load the HTTP library and the certificates, find the proxy."""
-        await self._client()
+        await self._clients.here()
 
     async def stream(
         self,
@@ -176,17 +170,7 @@ class HttpTransport:
 
     async def aclose(self) -> None:
         """Close every connection, on whatever loop; what is still running fails.  Idempotent."""
-        self._closed = True
-        here = asyncio.get_running_loop()
-        elsewhere = []
-        for loop, client in list(self._clients.items()):
-            if loop is here:
-                await client.guard.aclose()
-            elif closing := _run_on(loop, _finish(client.guard)):
-                elsewhere.append(closing)
-        self._clients.clear()
-        if elsewhere:
-            await asyncio.wait(elsewhere, timeout=_CLOSING_ELSEWHERE_S)
+        await self._clients.aclose()
 
     # ---- one request -----------------------------------------------------------------------------
 
@@ -224,7 +208,7 @@ class HttpTransport:
     ) -> httpx2.Response:
         """The answer to a request, with its body still to be read, if it is a success."""
         limit_s = self._connect_timeout_s if connect_timeout_s is None else connect_timeout_s
-        held = await self._client()
+        held = await self._clients.here()
         request = self._request(held.client, method, path, body, limit_s)
         # Never a local variable: error reporters show those of every frame.
         request.headers.update(self._header_fields(body, extra_headers))
@@ -240,7 +224,7 @@ class HttpTransport:
 
     async def _send(
         self,
-        held: _Client,
+        held: HeldClient,
         request: httpx2.Request,
         connect_timeout_s: float,
         *,
@@ -308,8 +292,8 @@ class HttpTransport:
     def _no_answer(
         self, error: Exception, connect_timeout_s: float, request: httpx2.Request | None
     ) -> LLMError:
-        if self._closed:
-            return _closed_error()
+        if self._clients.closed:
+            return closed_error()
         proxy = None if self._route is None else self._route.proxy
         return faults.no_answer(
             error,
@@ -323,32 +307,12 @@ class HttpTransport:
         secrets = self._known_secrets(response.request)
         return faults.interrupted(error, server=self._server, secrets=secrets)
 
-    # ---- one client per event loop ---------------------------------------------------------------
-
-    async def _client(self) -> _Client:
-        if self._closed:
-            raise _closed_error()
-        held = self._clients.get(asyncio.get_running_loop())
-        return await self._new_client() if held is None else held
-
-    async def _new_client(self) -> _Client:
-        loop = asyncio.get_running_loop()
-        self._drop_dead_loops()
-        if self._given_client is not None:
+    def _prepare(self) -> NewClient:
+        """What makes clients; runs in a thread."""
+        given = self._given_client
+        if given is not None:
             check_base_url(self.base_url)
-            return self._hold(loop, self._given_client, None)
-        if self._route is None:
-            self._route = await asyncio.to_thread(self._find_route)
-        if self._closed:
-            raise _closed_error()
-        if loop in self._clients:  # another task on this loop was faster
-            return self._clients[loop]
-        held = self._hold(loop, *self._route.client(self._max_connections))
-        # Once started, the guard is known to the loop, which closes it when it ends.
-        await anext(held.guard)
-        return held
-
-    def _find_route(self) -> Route:
+            return lambda: (given, None)
         module = importlib.import_module(".route", __package__)
         route: Route = module.find_route(
             self.base_url,
@@ -356,61 +320,8 @@ class HttpTransport:
             proxy=self._proxy,
             use_environment_proxies=self._use_environment_proxies,
         )
-        return route
-
-    def _hold(
-        self, loop: asyncio.AbstractEventLoop, client: httpx2.AsyncClient, pool: Pool | None
-    ) -> _Client:
-        held = self._clients[loop] = _Client(client, pool, self._guard(loop, client, pool))
-        return held
-
-    async def _guard(
-        self, loop: asyncio.AbstractEventLoop, client: httpx2.AsyncClient, pool: Pool | None
-    ) -> AsyncGenerator[None, None]:
-        """Lives as long as the client does; `asyncio.run` closes it with its loop."""
-        try:
-            yield
-        finally:
-            self._clients.pop(loop, None)
-            if pool is not None:
-                await client.aclose()
-                # A socket is closed one turn of the loop after it was told to.
-                await asyncio.sleep(0)
-
-    def _drop_dead_loops(self) -> None:
-        for loop in [loop for loop in self._clients if loop.is_closed()]:
-            log.debug("a loop was closed without closing its generators; its client is dropped")
-            self._clients.pop(loop, None)
-
-
-@dataclass(frozen=True, slots=True)
-class _Client:
-    """The client of one loop; ``pool`` is None for a caller's own client."""
-
-    client: httpx2.AsyncClient
-    pool: Pool | None
-    guard: AsyncGenerator[None, None]
-
-
-async def _finish(guard: AsyncGenerator[None, None]) -> None:
-    await guard.aclose()
-
-
-def _run_on(
-    loop: asyncio.AbstractEventLoop, work: Coroutine[None, None, None]
-) -> asyncio.Future[None] | None:
-    """``work``, running on another loop; None if that one stands still and will end by itself."""
-    if loop.is_running():
-        try:
-            return asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, loop))
-        except RuntimeError:  # closed in this very moment
-            log.debug("a loop was closed while a client on it was to be closed")
-    work.close()
-    return None
-
-
-def _closed_error() -> LLMError:
-    return ProviderConnectionError("the transport is closed", code="closed", retryable=False)
+        self._route = route
+        return lambda: route.client(self._max_connections)
 
 
 def _pieces(response: httpx2.Response) -> AsyncGenerator[bytes, None]:

@@ -446,3 +446,28 @@ async def test_a_row_of_ones_own_is_a_kind(peer, monkeypatch) -> None:
         assert (sent.headers["x-acme"], sent.headers["authorization"]) == ("1", f"Bearer {KEY}")
     finally:
         unregister_kind("acme")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "text"),
+    [
+        ("HTTPS_PROXY", "socks://127.0.0.1:1080", "socks"),
+        ("HTTPS_PROXY", "http://user:pa55w0rd@:0:0", "HTTPS_PROXY"),
+        ("SSL_CERT_FILE", "/nowhere/ca.pem", "/nowhere/ca.pem"),
+    ],
+)
+async def test_a_broken_environment_is_a_status_with_a_hint_not_a_crash(
+    monkeypatch, variable, value, text
+) -> None:
+    monkeypatch.setenv(variable, value)
+    provider = OpenAICompatibleProvider(base_url="https://192.0.2.1/v1")
+    with pytest.raises(LLMError) as caught:
+        await provider.connect()
+    state = provider.status
+    assert (state.status, state.reason) in (
+        ("failed", "invalid_config"),
+        ("failed", "dependency_missing"),
+    )
+    assert text in str(caught.value)
+    assert state.error.hint
+    assert "pa55w0rd" not in str(caught.value)

@@ -1,0 +1,132 @@
+"""One client per event loop.
+
+An HTTP client belongs to the loop that its connections were opened on: used from another one it
+breaks, kept after its loop it leaks descriptors.  So each loop gets its own, which is closed
+together with the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+from ..errors import LLMError, ProviderConnectionError
+
+if TYPE_CHECKING:
+    import httpx2
+
+    from .pool import Pool
+
+log = logging.getLogger("llm_manager.transport")
+
+# Loops run in threads of their own; one that is stuck must not hold up the closing.
+_CLOSING_ELSEWHERE_S = 1.0
+
+NewClient: TypeAlias = "Callable[[], tuple[httpx2.AsyncClient, Pool | None]]"
+
+
+@dataclass(frozen=True, slots=True)
+class HeldClient:
+    """The client of one loop; ``pool`` is None for a caller's own client, which is not closed."""
+
+    client: httpx2.AsyncClient
+    pool: Pool | None
+    guard: AsyncGenerator[None, None]
+
+
+class ClientPerLoop:
+    """The clients of one transport.
+
+    Args:
+        prepare: called once, in a thread, before the first client is made; returns what makes one.
+    """
+
+    def __init__(self, prepare: Callable[[], NewClient]) -> None:
+        self._prepare = prepare
+        self._new_client: NewClient | None = None
+        self._held: dict[asyncio.AbstractEventLoop, HeldClient] = {}
+        self.closed = False
+
+    async def here(self) -> HeldClient:
+        """The client of the running loop.
+
+        Raises:
+            ProviderConnectionError: `aclose` was called.
+            LLMError: what ``prepare`` raises.
+        """
+        if self.closed:
+            raise closed_error()
+        held = self._held.get(asyncio.get_running_loop())
+        return await self._first_here() if held is None else held
+
+    async def aclose(self) -> None:
+        """Close all clients, also those of other loops.  Idempotent."""
+        self.closed = True
+        here = asyncio.get_running_loop()
+        elsewhere = []
+        for loop, held in list(self._held.items()):
+            if loop is here:
+                await held.guard.aclose()
+            elif closing := _run_on(loop, _finish(held.guard)):
+                elsewhere.append(closing)
+        self._held.clear()
+        if elsewhere:
+            await asyncio.wait(elsewhere, timeout=_CLOSING_ELSEWHERE_S)
+
+    async def _first_here(self) -> HeldClient:
+        loop = asyncio.get_running_loop()
+        self._drop_dead_loops()
+        if self._new_client is None:
+            self._new_client = await asyncio.to_thread(self._prepare)
+        if self.closed:
+            raise closed_error()
+        if loop in self._held:  # another task on this loop was faster
+            return self._held[loop]
+        client, pool = self._new_client()
+        held = self._held[loop] = HeldClient(client, pool, self._guard(loop, client, pool))
+        # Once started, the guard is known to the loop, which closes it when it ends.
+        await anext(held.guard)
+        return held
+
+    async def _guard(
+        self, loop: asyncio.AbstractEventLoop, client: httpx2.AsyncClient, pool: Pool | None
+    ) -> AsyncGenerator[None, None]:
+        """Lives as long as the client does; `asyncio.run` closes it with its loop."""
+        try:
+            yield
+        finally:
+            self._held.pop(loop, None)
+            if pool is not None:
+                await client.aclose()
+                # A socket is closed one turn of the loop after it was told to.
+                await asyncio.sleep(0)
+
+    def _drop_dead_loops(self) -> None:
+        for loop in [loop for loop in self._held if loop.is_closed()]:
+            log.debug("a loop was closed without closing its generators; its client is dropped")
+            self._held.pop(loop, None)
+
+
+def closed_error() -> LLMError:
+    """The error of requests after the end."""
+    return ProviderConnectionError("the transport is closed", code="closed", retryable=False)
+
+
+async def _finish(guard: AsyncGenerator[None, None]) -> None:
+    await guard.aclose()
+
+
+def _run_on(
+    loop: asyncio.AbstractEventLoop, work: Coroutine[None, None, None]
+) -> asyncio.Future[None] | None:
+    """``work``, running on another loop; None if that one stands still and will end by itself."""
+    if loop.is_running():
+        try:
+            return asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, loop))
+        except RuntimeError:  # closed in this very moment
+            log.debug("a loop was closed while a client on it was to be closed")
+    work.close()
+    return None
