@@ -687,7 +687,7 @@ Delta: TypeAlias = (
 )
 
 
-class LLMStreamEvent(Data, frozen=True, kw_only=True, omit_defaults=True):
+class LLMStreamEvent(Data, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One event of a running answer.
 
     Attributes:

@@ -64,10 +64,16 @@ class Assembly:
 
     def add(self, delta: Delta) -> LLMStreamEvent | None:
         """Take in a delta; returns the event that the reader gets for it, if any."""
-        # The branches stand in the order of how often they are taken.
+        # The branches stand in the order of how often they are taken; the first is on the path of
+        # every token.
         if type(delta) is TextDelta:
-            self._text.append(delta.text)
-            return self._event("text", text=delta.text)
+            text = delta.text
+            self._text.append(text)
+            index = self.pieces
+            if index == 0:
+                self._first_s = monotonic()
+            self.pieces = index + 1
+            return LLMStreamEvent(kind="text", index=index, text=text)
         if type(delta) is ReasoningDelta:
             self._reasoning.append(delta.text)
             return self._event("reasoning", text=delta.text)
@@ -89,7 +95,7 @@ class Assembly:
         return None
 
     def _event(self, kind: Any, **content: Any) -> LLMStreamEvent:
-        if self._first_s is None:
+        if self.pieces == 0:
             self._first_s = monotonic()
         index, self.pieces = self.pieces, self.pieces + 1
         return LLMStreamEvent(kind=kind, index=index, **content)
@@ -237,7 +243,7 @@ class LLMStream:
             )
         self._started = True
         deltas, interrupter, assembly = self._deltas, self._interrupter, self._assembly
-        advance = deltas.__anext__
+        advance, add, callback = deltas.__anext__, assembly.add, self._callback
         try:
             while True:
                 try:
@@ -245,9 +251,9 @@ class LLMStream:
                         delta = await advance()
                 except StopAsyncIteration:
                     break
-                event = assembly.add(delta)
+                event = add(delta)
                 if event is not None:
-                    if self._callback is not None:
+                    if callback is not None:
                         await self._call_back(event)
                     yield event
             last = assembly.end()

@@ -38,16 +38,22 @@ class DeadlinePolicy:
         async def timed(request: LLMRequest) -> AsyncGenerator[Delta, None]:
             given = request.options.timeouts
             clock = _Clock(self.timeouts if given is None else merged(given, self.timeouts))
+            guard, now = clock.guard, asyncio.get_running_loop().time
             try:
                 async with aclosing(exchange(request)) as deltas:
+                    advance = deltas.__anext__
                     while True:
-                        clock.wait()
+                        # Every piece comes through here; what can be done when the timer fires,
+                        # which is seldom, is done there.
+                        clock.waiting_since_s = now()
                         try:
-                            with clock.guard:
-                                delta = await deltas.__anext__()
+                            with guard:
+                                delta = await advance()
                         except StopAsyncIteration:
                             return
-                        clock.arrived()
+                        clock.pieces += 1
+                        if clock.pieces == 1:
+                            clock.arm()
                         yield delta
             finally:
                 clock.stop()
@@ -58,31 +64,27 @@ class DeadlinePolicy:
 class _Clock:
     """The clocks of one request, on one timer that is moved only when it fires."""
 
-    __slots__ = ("_began", "_loop", "_pieces", "_timeouts", "_timer", "_waiting_since", "guard")
+    __slots__ = ("_began_s", "_loop", "_timeouts", "_timer", "guard", "pieces", "waiting_since_s")
 
     def __init__(self, timeouts: Timeouts) -> None:
         self.guard = Interrupter()
+        self.pieces = 0
         self._timeouts = timeouts
         self._loop = asyncio.get_running_loop()
-        self._began = self._waiting_since = self._loop.time()
-        self._pieces = 0
+        self._began_s = self.waiting_since_s = self._loop.time()
         self._timer: asyncio.TimerHandle | None = None
-        self._arm()
-
-    def wait(self) -> None:
-        self._waiting_since = self._loop.time()
-
-    def arrived(self) -> None:
-        self._pieces += 1
-        if self._pieces == 1:
-            # The idle clock is usually the shorter one: the timer has to move forward once.
-            self._arm()
+        self.arm()
 
     def stop(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
 
-    def _arm(self) -> None:
+    def arm(self) -> None:
+        """Set the timer to the clock that runs out first.
+
+        Called at the start and with the first piece, when the idle clock, usually the shorter
+        one, takes over; later ones only move the end that the timer finds when it fires.
+        """
         self.stop()
         due, _ = self._next()
         self._timer = None if due == inf else self._loop.call_at(due, self._fired)
@@ -92,15 +94,15 @@ class _Clock:
         if self._loop.time() >= due:
             self.guard.interrupt(error)
         else:
-            self._arm()
+            self.arm()
 
     def _next(self) -> tuple[float, LLMError]:
         """The clock that runs out first: its time on the loop's clock, and its error."""
-        limits, began = self._timeouts, self._began
+        limits, began = self._timeouts, self._began_s
         total = _limit(limits.total_s)
-        if self._pieces:
+        if self.pieces:
             silent = _limit(limits.idle_s)
-            since = self._waiting_since if self.guard.waiting else self._loop.time()
+            since = self.waiting_since_s if self.guard.waiting else self._loop.time()
             due, error = since + silent, self._silent(silent)
         else:
             first = _limit(limits.first_token_s)
@@ -109,7 +111,7 @@ class _Clock:
 
     def _silent(self, silent_s: float) -> LLMError:
         return StreamInterruptedError(
-            f"the answer fell silent for {silent_s:g} s after {self._pieces} pieces",
+            f"the answer fell silent for {silent_s:g} s after {self.pieces} pieces",
             code="idle_timeout",
             hint="raise timeouts.idle_s if this model is known to pause",
         )
