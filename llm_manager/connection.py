@@ -14,7 +14,8 @@ import asyncio
 import contextlib
 import math
 import weakref
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from time import monotonic
 from typing import Any, Literal
@@ -94,6 +95,7 @@ class Connection:
         self._drained: list[asyncio.Future[None]] = []
         self._soft_failures = 0
         self._verified_s: float | None = None
+        self._last_error: LLMError | None = None
 
     @property
     def status(self) -> ProviderStatus:
@@ -143,6 +145,9 @@ class Connection:
     async def disconnect(self, *, drain_timeout_s: float) -> None:
         """See `BaseLLMProvider.disconnect`."""
         if self.status in (S.DISCONNECTED, S.CLOSED) and not self._stopping.running:
+            # It may have ended with the loop of its supervisor, which closed nothing.
+            if self._opened:
+                await self._undo_open()
             return
         until_s = monotonic() + drain_timeout_s
         self._drain_until_s = (
@@ -182,7 +187,7 @@ class Connection:
             raise ProviderConnectionError(
                 "it is shutting down and takes no new requests", code="draining", retryable=False
             )
-        if not self._opened:
+        if not self._opened or self.status is S.DISCONNECTED:
             await self._opening.join()
 
     async def begin_request(self) -> int:
@@ -223,6 +228,25 @@ class Connection:
         if not self._attempt.running and not self._opening.running:
             await self._undo(epoch)
 
+    @asynccontextmanager
+    async def request(self) -> AsyncIterator[int]:
+        """One exchange with the provider: opened before, counted, and evidence afterwards."""
+        epoch = await self.begin_request()
+        try:
+            yield epoch
+            self.succeeded(epoch)
+        except LLMError as error:
+            self.failed(error, epoch)
+            raise
+        finally:
+            self.end_request()
+            await self.drop_if_unproven(epoch)
+
+    def listed(self, epoch: int, *, any_models: bool) -> None:
+        """The model list was read: a provider without a model is not of much use."""
+        if not any_models and self.status is S.CONNECTED:
+            self._usable(S.DEGRADED, Reason.NO_MODELS, epoch)
+
     def succeeded(self, epoch: int) -> None:
         """A request was answered: the provider is usable."""
         state = self._machine.state
@@ -240,7 +264,9 @@ class Connection:
         """A request failed: what does that say about the provider?"""
         if epoch != self._machine.state.epoch:
             self._machine.stale_evidence += 1
-        elif isinstance(error, RequestCancelledError) or not isinstance(error, ProviderError):
+        elif error.code == Reason.UNEXPECTED or isinstance(error, RequestCancelledError):
+            pass  # says nothing about the provider
+        elif not isinstance(error, ProviderError):
             if is_permanent(error):
                 self._judge(error, epoch)
         elif isinstance(error, RateLimitError):
@@ -384,6 +410,7 @@ class Connection:
 
     def _judge(self, error: LLMError, epoch: int) -> None:
         """The connection does not work: for good, or until it heals."""
+        self._last_error = error
         info = ErrorInfo.of(error)
         # A probe is a request that every such server takes: a refusal means the wrong address.
         wrong_address = not error.retryable and 300 <= (error.http_status or 0) < 500
@@ -398,10 +425,10 @@ class Connection:
     def _cool_down(self, error: RateLimitError, epoch: int) -> None:
         """A rate limit proves that the provider is there; it wants to be left alone for a while."""
         wait_s = error.retry_after_s or 0.0
-        until = datetime.now(UTC) + timedelta(seconds=wait_s)
+        until = datetime.now(UTC) + timedelta(seconds=wait_s) if wait_s else None
         earlier = self._machine.state.cooldown_until
-        if earlier is not None:
-            until = max(until, earlier)
+        if until is None or (earlier is not None and earlier > until):
+            until = earlier
         changed = self._machine.change(
             S.DEGRADED,
             Reason.RATE_LIMITED,
@@ -411,7 +438,7 @@ class Connection:
             attempt=0,
             retry_at=None,
         )
-        if changed and error.retry_after_s:
+        if changed and wait_s and until is not None:
             self._supervisor.run(self._cooled_down(wait_s, until, epoch), "cooldown")
 
     async def _cooled_down(self, wait_s: float, until: datetime, epoch: int) -> None:
@@ -437,11 +464,10 @@ class Connection:
 
         with self._emitter.subscribe(look):
             await ended.wait()
+        if self.status is S.FAILED and self._last_error is not None:
+            raise self._last_error
         if not self.status.usable:
-            error = self._machine.state.error
-            raise ProviderConnectionError(
-                error.message if error else f"it is {self.status}", code=str(self.status)
-            )
+            raise RequestCancelledError(f"it was stopped and is {self.status}")
 
     # ---- the end ---------------------------------------------------------------------------------
 

@@ -37,7 +37,7 @@ class Data(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
     def to_dict(self) -> dict[str, Any]:
         """This object as JSON-ready dictionaries and lists, with camelCase keys."""
-        plain: dict[str, Any] = msgspec.to_builtins(self, str_keys=True)
+        plain: dict[str, Any] = msgspec.to_builtins(self, str_keys=True, order="deterministic")
         return plain
 
 
@@ -670,7 +670,11 @@ class FinishDelta(msgspec.Struct, frozen=True, gc=False):
 
 
 class MetaDelta(msgspec.Struct, frozen=True, gc=False):
-    """Facts about the answer: the model that gives it and the provider's id of it."""
+    """Facts about the answer: the model that gives it and the provider's id of it.
+
+    It comes right before the first other piece, because what it comes with counts as the first
+    piece of the answer.
+    """
 
     model: str | None = None
     response_id: str | None = None

@@ -100,7 +100,7 @@ class BaseLLMProvider(EventEmitter, ABC):
     codec: Codec
     """How requests and answers look on its wire."""
     default_timeouts: Timeouts | None = None
-    """Time limits of this kind of provider, where they differ from the usual ones."""
+    """Time limits of this kind of provider, where they differ from the usual ones; the weakest."""
     backoff: Backoff = Backoff()
     """Waits between attempts to reconnect, for this kind of provider."""
     models_max_age_s: ClassVar[float] = 300.0
@@ -122,10 +122,9 @@ class BaseLLMProvider(EventEmitter, ABC):
         self.name = name or self.id
         self.source_id = self.id
         self.default_options = as_options(default_options)
-        limits = [t for t in (timeouts, self.default_options.timeouts, self.default_timeouts) if t]
-        if limits:
-            self.default_options = msgspec.structs.replace(
-                self.default_options, timeouts=merged(*limits)
+        if timeouts is not None:
+            self.default_options = LLMRequestOptions(timeouts=timeouts).merged_over(
+                self.default_options
             )
         self._active_model = default_model
         self._machine = StatusMachine(self, self.id)
@@ -335,8 +334,8 @@ class BaseLLMProvider(EventEmitter, ABC):
             found = next((m for m in await self._catalog.get(refresh=True) if m.id == model), None)
         if found is None:
             raise self._unknown_model(model)
-        await self._connection.ensure_open()
-        described = await self._describe_model(found)
+        async with self._connection.request():
+            described = await self._describe_model(found)
         if described is not found:
             self._catalog.describe(described)
         return described
@@ -365,8 +364,10 @@ class BaseLLMProvider(EventEmitter, ABC):
                 self.publish(ModelChanged(provider_id=self.id, previous=previous, current=model))
 
     async def _list_all_models(self) -> Sequence[LLMModelInfo]:
-        await self._connection.ensure_open()
-        return self._owned(await self._list_models())
+        async with self._connection.request() as epoch:
+            models = self._owned(await self._list_models())
+        self._connection.listed(epoch, any_models=bool(models))
+        return models
 
     def _owned(self, models: Sequence[LLMModelInfo]) -> list[LLMModelInfo]:
         return [
@@ -482,7 +483,11 @@ class BaseLLMProvider(EventEmitter, ABC):
             id=f"req-{os.getpid():x}-{next(_numbers)}",
             model=chosen,
             messages=as_messages(messages),
-            options=as_options(options).merged_over(self.default_options),
+            options=merged(
+                as_options(options),
+                self.default_options,
+                LLMRequestOptions(timeouts=self.default_timeouts),
+            ),
             operation=operation,
         )
         self._check(request)
@@ -556,6 +561,8 @@ class BaseLLMProvider(EventEmitter, ABC):
         except Exception as error:
             failure, outcome = as_llm_error(error), "error"
             failure.in_context(provider_id=self.id, request_id=request.id)
+            if epoch is not None:
+                connection.failed(failure, epoch)
             raise failure from error
         except GeneratorExit:
             outcome = "cancelled" if interrupter.error is not None else "abandoned"

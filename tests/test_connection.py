@@ -151,6 +151,43 @@ async def test_waiting_until_ready_ends_in_time_and_leaves_the_healing_on() -> N
     await provider.close()
 
 
+async def test_waiting_until_ready_ends_with_the_error_that_needs_a_person() -> None:
+    provider = Counting()
+    provider.errors = [ProviderConnectionError("gone"), AuthenticationError("wrong key")]
+    with pytest.raises(AuthenticationError, match="wrong key"):
+        await provider.connect(wait="ready", timeout_s=5)
+    assert provider.status.status == "failed"
+
+
+async def test_waiting_until_ready_ends_when_somebody_disconnects() -> None:
+    provider = echo(reconnect=Backoff(first_s=3600, max_s=3600))
+    provider.go_offline()
+    waiting = asyncio.create_task(provider.connect(wait="ready"))
+    await provider.wait_for("reconnecting", 5)
+    for _ in range(20):  # until the caller has begun to wait for the next attempt
+        await asyncio.sleep(0)
+    await provider.disconnect()
+    with pytest.raises(RequestCancelledError):
+        await waiting
+
+
+async def test_reading_the_model_list_is_evidence_too() -> None:
+    provider = Counting()
+    await provider.get_available_models()
+    assert provider.status.status == "connected"
+    provider.set_models()
+    await provider.get_available_models(refresh=True)
+    assert (provider.status.status, provider.status.reason) == ("degraded", "no_models")
+    provider.set_models("echo")
+    await provider.get_available_models(refresh=True)
+    assert provider.status.status == "connected"
+    provider.errors = [ProviderConnectionError("gone", code="refused")]
+    with pytest.raises(ProviderConnectionError):
+        await provider.get_available_models(refresh=True)
+    assert provider.status.status == "reconnecting"
+    await provider.close()
+
+
 async def test_a_server_without_models_is_degraded_not_connected() -> None:
     provider = echo(models=(), default_model="echo")
     await provider.connect()
@@ -302,6 +339,20 @@ async def test_a_rate_limit_ends_with_its_cooldown() -> None:
     assert state.cooldown_until is None
 
 
+async def test_a_rate_limit_without_a_time_lasts_until_the_next_answer() -> None:
+    provider = echo()
+    await provider.connect()
+    record = Record(provider)
+    for _ in range(3):
+        provider.script(EchoAnswer(error=RateLimitError("slow")))
+        with pytest.raises(RateLimitError):
+            await provider.generate_completion("echo", "x", options=ONCE)
+    assert provider.status.cooldown_until is None
+    assert len(record.named("statusChanged")) == 1
+    await provider.generate_completion("echo", "x")
+    assert provider.status.status == "connected"
+
+
 async def test_the_later_of_two_cooldowns_counts() -> None:
     provider = echo()
     await provider.connect()
@@ -445,6 +496,35 @@ def test_healing_ends_with_the_loop_that_it_ran_on() -> None:
     provider.go_online()
     asyncio.run(provider.connect())
     assert provider.usable
+
+
+def test_after_its_loop_has_ended_a_provider_is_found_and_closed_again() -> None:
+    provider = Counting(reconnect=Backoff(first_s=3600, max_s=3600))
+    provider.errors = [ProviderConnectionError("gone", code="refused")]
+
+    async def main() -> None:
+        with pytest.raises(ProviderConnectionError):
+            await provider.connect()
+
+    asyncio.run(main())
+    assert provider.status.status == "disconnected"
+    asyncio.run(provider.generate_completion("echo", "x"))
+    assert provider.status.status == "connected"
+    asyncio.run(provider.close())
+    assert provider.closed == 1
+
+
+def test_closing_after_the_loop_of_the_healing_has_ended_releases_the_provider() -> None:
+    provider = Counting(reconnect=Backoff(first_s=3600, max_s=3600))
+    provider.errors = [ProviderConnectionError("gone", code="refused")]
+
+    async def main() -> None:
+        with pytest.raises(ProviderConnectionError):
+            await provider.connect()
+
+    asyncio.run(main())
+    asyncio.run(provider.close())
+    assert provider.closed == 1
 
 
 # ---- disconnect ----------------------------------------------------------------------------------

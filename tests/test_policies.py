@@ -83,6 +83,20 @@ async def test_a_passing_failure_is_repeated_and_announced() -> None:
     assert all(e.request_id == "r" for e in events)
 
 
+async def test_a_plain_connection_error_of_a_provider_class_is_repeated_too() -> None:
+    sent = 0
+
+    async def careless(request: LLMRequest) -> AsyncGenerator[Delta, None]:
+        nonlocal sent
+        sent += 1
+        if sent == 1:
+            raise ConnectionResetError("by peer")
+        yield TextDelta("ok")
+
+    exchange = RetryPolicy(NO_WAIT).wrap(careless, lambda e: None)
+    assert [d.text async for d in exchange(request())] == ["ok"]
+
+
 async def test_a_lasting_failure_is_not_repeated() -> None:
     script = Script([AuthenticationError("no")])
     with pytest.raises(AuthenticationError):
@@ -236,6 +250,19 @@ async def test_one_request_can_have_other_limits_than_its_provider() -> None:
             "echo", "x", options={"timeouts": {"firstTokenS": SHORT}, "retries": {"attempts": 1}}
         )
     await provider.close()
+
+
+async def test_the_connect_clock_of_the_policy_reaches_the_transport() -> None:
+    seen = []
+
+    async def transport(request: LLMRequest) -> AsyncGenerator[Delta, None]:
+        seen.append(request.options.timeouts.connect_s)
+        yield TextDelta("x")
+
+    exchange = DeadlinePolicy(Timeouts(connect_s=7)).wrap(transport, lambda e: None)
+    for given in (None, Timeouts(connect_s=3)):
+        assert [d.text async for d in exchange(request(timeouts=given))] == ["x"]
+    assert seen == [7, 3]
 
 
 async def test_an_ended_request_leaves_no_timer_behind() -> None:

@@ -12,6 +12,8 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from math import inf
 
+import msgspec
+
 from ..errors import LLMError, RequestTimeoutError, StreamInterruptedError
 from ..interrupt import Interrupter
 from ..messages import Delta, LLMRequest, Timeouts, merged
@@ -37,7 +39,12 @@ class DeadlinePolicy:
     def wrap(self, exchange: Exchange, publish: Publish) -> Exchange:
         async def timed(request: LLMRequest) -> AsyncGenerator[Delta, None]:
             given = request.options.timeouts
-            clock = _Clock(self.timeouts if given is None else merged(given, self.timeouts))
+            timeouts = self.timeouts if given is None else merged(given, self.timeouts)
+            if timeouts != given:
+                # The connect clock is the transport's, which finds it here.
+                options = msgspec.structs.replace(request.options, timeouts=timeouts)
+                request = msgspec.structs.replace(request, options=options)
+            clock = _Clock(timeouts)
             guard, now = clock.guard, asyncio.get_running_loop().time
             try:
                 async with aclosing(exchange(request)) as deltas:

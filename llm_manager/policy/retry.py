@@ -19,7 +19,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from ..errors import LLMError, RequestTimeoutError
+from ..errors import LLMError, RequestTimeoutError, as_llm_error
 from ..events import RetryScheduled
 from ..messages import Delta, LLMRequest, Retries, merged
 from ..status import ErrorInfo
@@ -110,9 +110,12 @@ def _attempts(
         return max(backoff(state), asked_s or 0.0)
 
     def worth_it(error: BaseException) -> bool:
-        if not isinstance(error, LLMError) or not error.retryable:
+        if not isinstance(error, Exception):
             return False
-        asked_s, bound_s = error.retry_after_s, retries.retry_after_max_s
+        known = as_llm_error(error)
+        asked_s, bound_s = known.retry_after_s, retries.retry_after_max_s
+        if not known.retryable:
+            return False
         return asked_s is None or bound_s is None or asked_s <= bound_s
 
     def stop(state: RetryCallState) -> bool:
@@ -142,5 +145,5 @@ def _attempts(
 
 def _error(state: RetryCallState) -> LLMError:
     error = state.outcome.exception() if state.outcome else None
-    assert isinstance(error, LLMError)  # `worth_it` lets nothing else through
-    return error
+    assert isinstance(error, Exception)  # `worth_it` lets nothing else through
+    return as_llm_error(error)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any
 
 import msgspec
@@ -135,6 +136,15 @@ class EchoProvider(BaseLLMProvider):
         ]
 
     async def _exchange(self, request: LLMRequest) -> AsyncGenerator[Delta, None]:
+        introduced = False
+        async with aclosing(self._deltas(request)) as deltas:
+            async for delta in deltas:
+                if not introduced:
+                    introduced = True
+                    yield MetaDelta(request.model, f"echo-{request.id}")
+                yield delta
+
+    async def _deltas(self, request: LLMRequest) -> AsyncGenerator[Delta, None]:
         self._refuse_while_offline()
         if request.model not in self._models:
             raise ModelNotFoundError(f"there is no model {request.model!r}", http_status=404)
@@ -143,7 +153,6 @@ class EchoProvider(BaseLLMProvider):
         if plan.error is not None and plan.after_words == 0:
             raise plan.error
         pause_s = 1 / (plan.words_per_s or self._words_per_s)
-        yield MetaDelta(request.model, f"echo-{request.id}")
         said = plan.text if plan.text is not None else request.messages[-1].text
         spoken, finish = _spoken(said, request)
         for word in _words(plan.reasoning):

@@ -77,10 +77,9 @@ class OllamaProvider(HttpProvider):
         Raises:
             ProviderError: it cannot be asked.
         """
-        await self._connection.ensure_open()
-        return wire.decode_version(
-            await self.transport.get("/api/version", timeout_s=_ASK_TIMEOUT_S)
-        )
+        async with self._connection.request():
+            answer = await self.transport.get("/api/version", timeout_s=_ASK_TIMEOUT_S)
+            return wire.decode_version(answer)
 
     async def pull_model(
         self, model: str, callback: Callable[[ModelLoadProgress], object] | None = None
@@ -101,9 +100,8 @@ class OllamaProvider(HttpProvider):
             ModelNotFoundError: there is no such model to fetch.
             StreamInterruptedError: the transfer broke off.
         """
-        await self._connection.ensure_open()
         last_phase, last_s = "", 0.0
-        async with aclosing(self._pull_steps(model)) as steps:
+        async with self._connection.request(), aclosing(self._pull_steps(model)) as steps:
             async for step in steps:
                 now_s = monotonic()
                 if step.status == last_phase and now_s - last_s < _PROGRESS_EVERY_S:
@@ -155,9 +153,9 @@ class OllamaProvider(HttpProvider):
         await self.get_available_models(refresh=True)
 
     async def _set_residency(self, model: str, change: dict[str, Any]) -> None:
-        await self._connection.ensure_open()
         body = msgspec.json.encode({"model": model, "messages": [], "stream": False, **change})
-        await self.transport.post("/api/chat", body, timeout_s=_LOAD_TIMEOUT_S)
+        async with self._connection.request():
+            await self.transport.post("/api/chat", body, timeout_s=_LOAD_TIMEOUT_S)
 
     # ---- the provider ----------------------------------------------------------------------------
 
