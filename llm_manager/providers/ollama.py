@@ -167,7 +167,7 @@ class OllamaProvider(HttpProvider):
         return wire.apply_loaded(listed, running)
 
     async def _describe_model(self, model: LLMModelInfo) -> LLMModelInfo:
-        if model.source_of("context_window_tokens") is not None:
+        if model.capabilities is not None and model.context_window_tokens is not None:
             return model
         body = msgspec.json.encode({"model": model.id})
         shown = await self.transport.post("/api/show", body, timeout_s=_ASK_TIMEOUT_S)

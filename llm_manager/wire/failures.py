@@ -459,7 +459,7 @@ _PHRASES: dict[_Kind, str] = {
     ),
     ModelNotFoundError: _phrases(
         r"^model: \S+$",
-        r"model\b.{0,160}\b(not found|not exist|decommissioned|not available|unknown)",
+        r"models?\b.{0,160}\b(not found|not exist|decommissioned|not available|unknown)",
         r"not found the model",
         r"(unknown|invalid|no such) model",
         r"not a valid model",

@@ -1,7 +1,6 @@
 """Ollama's own chat dialect, ``/api/chat``: one JSON object per line.
 
-The answers of the server's other addresses are read in `ollama_models`; its names are offered here
-too, so that this module is all of the dialect.
+The answers of the server's other addresses are read in `ollama_models`.
 """
 
 from __future__ import annotations
@@ -39,25 +38,6 @@ from ..messages import (
 from .failures import from_error_object, unreadable
 from .framing import DEFAULT_MAX_LINE_BYTES, NDJSONFramer, ThenError
 from .loose import UNREADABLE, document, encoded, field, text, whole_number
-from .ollama_models import (
-    PullDecoder,
-    PullProgress,
-    apply_loaded,
-    apply_show,
-    decode_tags,
-    decode_version,
-)
-
-__all__ = [
-    "OllamaChat",
-    "OllamaChatDecoder",
-    "PullDecoder",
-    "PullProgress",
-    "apply_loaded",
-    "apply_show",
-    "decode_tags",
-    "decode_version",
-]
 
 _THINK: dict[str, bool | str] = {
     "none": False,

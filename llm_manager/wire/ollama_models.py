@@ -11,7 +11,7 @@ from ..errors import InvalidResponseError, ProviderError, StreamInterruptedError
 from ..messages import Capability, Data, LLMModelInfo
 from .failures import read_json, unreadable
 from .framing import DEFAULT_MAX_LINE_BYTES, NDJSONFramer, ThenError
-from .loose import field, first_number, text, whole_number
+from .loose import document, field, first_number, text, whole_number
 
 # What Ollama calls the abilities of a model.  Any model that completes text can be held to a
 # format: the server does that, by a grammar.
@@ -196,7 +196,9 @@ class PullDecoder:
             StreamInterruptedError: the download has not come to its end.
             ProviderError: as in `feed`.
         """
-        steps = self._steps(self._framer.close())
+        # Half an object is the mark of a broken connection, not of a server that sends no JSON.
+        rest = self._framer.close()
+        steps = self._steps([line for line in rest if document(line) is not None])
         if self._succeeded:
             return steps
         failure = StreamInterruptedError("the download broke off", hint="pull again; it goes on")

@@ -11,6 +11,7 @@ the decoder understands everywhere, because gateways mix the habits of many.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,13 +32,12 @@ from ..messages import (
 )
 from .failures import error_in, from_error_object, read_json, unreadable
 from .framing import DEFAULT_MAX_LINE_BYTES, SSEEvent, SSEFramer, ThenError
-from .loose import UNREADABLE, document, field, first_number, text
-from .openai_models import decode_models
+from .loose import UNREADABLE, document, field, first_number, text, whole_number
 from .openai_request import ChatDialect, encode_request
 from .think_tags import ThinkTags
 from .tool_calls import ToolCallPieces
 
-__all__ = ["ChatDialect", "OpenAIChat", "OpenAIChatDecoder", "decode_models"]
+__all__ = ["ChatDialect", "OpenAIChat", "OpenAIChatDecoder"]
 
 
 class OpenAIChat:
@@ -157,6 +157,7 @@ _BROKEN_OFF = frozenset(
 
 # So much of the beginning is kept, to tell what an answer is that has no events in it.
 _START_BYTES = 400
+_FIRST_LINE = re.compile(rb":|(?:data|event|id|retry)(?:[:\r\n]|$)")
 _BLANK = b" \t\r\n\xef\xbb\xbf"
 _EMPTY_HINT = "some servers answer so when the prompt is too long"
 
@@ -191,6 +192,7 @@ class OpenAIChatDecoder:
         self._document: bytearray | None = None
         self._failure: ProviderError | None = None
         self._usage: Usage | None = None
+        self._broken_off: str | None = None
         self._is_introduced = False
         self._has_text = False
         self._answered = False
@@ -272,9 +274,12 @@ class OpenAIChatDecoder:
                             and choice.index == 0
                             and not (
                                 said.tool_calls
+                                or said.function_call
                                 or said.reasoning_content
                                 or said.reasoning
+                                or said.reasoning_details
                                 or said.refusal
+                                or choice.error
                                 or chunk.error
                                 or chunk.x_groq
                                 or len(choices) > 1
@@ -315,21 +320,29 @@ class OpenAIChatDecoder:
         """Add the deltas of one chunk, whatever is in it."""
         if self._done:
             return
-        self._refuse_error(name, chunk, data)
+        choices = chunk.choices
+        if name or chunk.error or chunk.x_groq or not choices or choices[0].error:
+            self._refuse_error(name, chunk, data)
         before = len(deltas)
         if self._include_raw:
             deltas.append(RawDelta(document(data)))
         contents = len(deltas)
-        for choice in chunk.choices or ():
-            if not choice.index:
+        for choice in choices or ():
+            if not whole_number(choice.index):
                 self._take_choice(choice, deltas)
-        usage = _usage(chunk.usage) or _usage(field(chunk.x_groq, "usage"))
-        if usage is not None and usage != self._usage:
-            self._usage = usage
-            deltas.append(UsageDelta(usage))
+        if chunk.usage or chunk.x_groq:
+            usage = _usage(chunk.usage) or _usage(field(chunk.x_groq, "usage"))
+            if usage is not None and usage != self._usage:
+                self._usage = usage
+                deltas.append(UsageDelta(usage))
         self._answered = self._answered or len(deltas) > contents
         if len(deltas) > before and not self._is_introduced:
             self._introduce(chunk, deltas, before)
+        if self._broken_off is not None:
+            raise StreamInterruptedError(
+                f"the server broke the answer off ({self._broken_off})",
+                provider_code=self._broken_off,
+            )
 
     def _introduce(self, chunk: _Chunk, deltas: list[Delta], place: int) -> None:
         """Put the facts about the answer in front of its first delta, once they are known."""
@@ -344,14 +357,12 @@ class OpenAIChatDecoder:
             raise from_error_object(document(data))
         if chunk.choices is None and chunk.usage is None:
             # An error need not be called one: {"message": ..., "code": ...}
-            answer = document(data)
-            if error_in(answer) is not None:
-                raise from_error_object(answer)
-        if problem := field(chunk.x_groq, "error"):
-            raise from_error_object(problem)
-        for choice in chunk.choices or ():
-            if choice.error:
-                raise from_error_object(choice.error)
+            problem = error_in(document(data))
+            if problem is not None:
+                raise from_error_object(problem)
+        for problem in (field(chunk.x_groq, "error"), chunk.choices and chunk.choices[0].error):
+            if problem:
+                raise from_error_object(problem)
 
     def _take_choice(self, choice: _Choice, deltas: list[Delta]) -> None:
         if type(choice.delta) is _Said:
@@ -391,10 +402,8 @@ class OpenAIChatDecoder:
     def _take_finish_reason(self, word: str, deltas: list[Delta]) -> None:
         lower = word.lower()
         if lower in _BROKEN_OFF:
-            raise StreamInterruptedError(
-                f"the server broke the answer off ({word})", provider_code=word
-            )
-        if lower not in ("null", "none"):
+            self._broken_off = word
+        elif lower not in ("null", "none"):
             self._finish(word, deltas)
 
     def _finish(self, word: str | None, deltas: list[Delta]) -> None:
@@ -423,8 +432,7 @@ class OpenAIChatDecoder:
 
     def _unfinished(self) -> ProviderError:
         """What to say of a stream without an end."""
-        is_stream = self._start.lstrip(_BLANK).startswith((b":", b"data", b"event", b"id", b"retr"))
-        if not self._answered and not is_stream:
+        if not self._answered and not _FIRST_LINE.match(self._start.lstrip(_BLANK)):
             return unreadable(self._start, "a chat completion")
         return StreamInterruptedError(
             "the answer broke off: neither a finish reason nor [DONE] at its end"

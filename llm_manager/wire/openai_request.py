@@ -240,7 +240,7 @@ def _reasoning(options: LLMRequestOptions, dialect: ChatDialect) -> dict[str, An
             return {"thinking": {"type": "enabled" if thinks else "disabled"}}
         case "enable_thinking":
             return {"enable_thinking": thinks}
-        case None:
+        case _:
             raise UnsupportedFeatureError(
                 "this server takes no reasoning effort", hint="leave reasoning_effort out"
             )

@@ -66,6 +66,8 @@ class ToolCallPieces:
         call = self._find(index, id, name, place)
         is_new = call is None
         if call is None:
+            if not (name or id or arguments):
+                return None
             # A call's result has to name its id: a call without one gets one.
             position = len(self._calls)
             call = _Call(position, id or f"call_{self._request_id}_{position}", name)
