@@ -25,7 +25,7 @@ _WHERE = {
     "manager": ("LLMProviderManager", "ManagerSnapshot", "ProviderSnapshot"),
     "provider": ("BaseLLMProvider",),
     "stream": ("LLMStream",),
-    "registry": ("register_provider", "create_provider"),
+    "registry": ("register_provider", "create_provider", "unregister_kind", "kinds"),
     "discovery": ("discover", "Discovered"),
     "supervisor": ("Backoff",),
     "_blocking": ("run_sync",),
@@ -66,6 +66,12 @@ _WHERE = {
         "Retries",
         "LLMResponse",
         "LLMStreamEvent",
+        "TextDelta",
+        "ReasoningDelta",
+        "UsageDelta",
+        "FinishDelta",
+        "MetaDelta",
+        "RawDelta",
         "Usage",
         "Timings",
         "LLMModelInfo",
@@ -95,12 +101,16 @@ _WHERE = {
         "DependencyMissingError",
         "RequestCancelledError",
     ),
+    "policy": ("Stage",),
     "policy.retry": ("RetryPolicy",),
     "policy.deadline": ("DeadlinePolicy",),
     "providers.echo": ("EchoProvider", "EchoAnswer"),
     "providers.ollama": ("OllamaProvider",),
     "providers.compatible": ("OpenAICompatibleProvider", "GroqProvider"),
+    "providers.http": ("HttpProvider",),
     "providers.rows": ("Row",),
+    "wire": ("Codec", "Decoder"),
+    "wire.openai_request": ("ChatDialect",),
 }
 _MODULE_OF = {name: module for module, names in _WHERE.items() for name in names}
 
@@ -156,6 +166,7 @@ if TYPE_CHECKING:
     from .manager import ManagerSnapshot as ManagerSnapshot
     from .manager import ProviderSnapshot as ProviderSnapshot
     from .messages import FilePart as FilePart
+    from .messages import FinishDelta as FinishDelta
     from .messages import ImagePart as ImagePart
     from .messages import LLMMessage as LLMMessage
     from .messages import LLMModelInfo as LLMModelInfo
@@ -163,8 +174,12 @@ if TYPE_CHECKING:
     from .messages import LLMRequestOptions as LLMRequestOptions
     from .messages import LLMResponse as LLMResponse
     from .messages import LLMStreamEvent as LLMStreamEvent
+    from .messages import MetaDelta as MetaDelta
     from .messages import ModelPrice as ModelPrice
+    from .messages import RawDelta as RawDelta
+    from .messages import ReasoningDelta as ReasoningDelta
     from .messages import Retries as Retries
+    from .messages import TextDelta as TextDelta
     from .messages import TextPart as TextPart
     from .messages import Timeouts as Timeouts
     from .messages import Timings as Timings
@@ -172,6 +187,8 @@ if TYPE_CHECKING:
     from .messages import ToolCallDelta as ToolCallDelta
     from .messages import ToolDefinition as ToolDefinition
     from .messages import Usage as Usage
+    from .messages import UsageDelta as UsageDelta
+    from .policy import Stage as Stage
     from .policy.deadline import DeadlinePolicy as DeadlinePolicy
     from .policy.retry import RetryPolicy as RetryPolicy
     from .provider import BaseLLMProvider as BaseLLMProvider
@@ -179,16 +196,22 @@ if TYPE_CHECKING:
     from .providers.compatible import OpenAICompatibleProvider as OpenAICompatibleProvider
     from .providers.echo import EchoAnswer as EchoAnswer
     from .providers.echo import EchoProvider as EchoProvider
+    from .providers.http import HttpProvider as HttpProvider
     from .providers.ollama import OllamaProvider as OllamaProvider
     from .providers.rows import Row as Row
     from .registry import create_provider as create_provider
+    from .registry import kinds as kinds
     from .registry import register_provider as register_provider
+    from .registry import unregister_kind as unregister_kind
     from .status import ErrorInfo as ErrorInfo
     from .status import LLMProviderStatus as LLMProviderStatus
     from .status import ProviderStatus as ProviderStatus
     from .status import Reason as Reason
     from .stream import LLMStream as LLMStream
     from .supervisor import Backoff as Backoff
+    from .wire import Codec as Codec
+    from .wire import Decoder as Decoder
+    from .wire.openai_request import ChatDialect as ChatDialect
 
 
 def __getattr__(name: str) -> Any:
