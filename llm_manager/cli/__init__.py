@@ -17,15 +17,15 @@ Exit codes: 0 done; 1 a provider failed, or a problem was found; 2 the call was 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+import os
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from .arguments import UsageMistake, parse
+from .exit_codes import EXIT_INTERRUPTED, EXIT_USAGE
 from .output import Output
-
-EXIT_OK = 0
-EXIT_FAILED = 1
-EXIT_USAGE = 2
-EXIT_INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,23 +37,50 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    output = Output()
+    with _interrupts_at_once(until_the_end=argv is None):
+        output = Output()
+        try:
+            code = _run(argv, output)
+        except UsageMistake as mistake:
+            output.error(str(mistake), mistake.hint)
+            code = EXIT_USAGE
+        except SystemExit as done:  # argparse, after --help and --version
+            code = int(done.code or 0)
+        return output.finish(code)
+
+
+@contextmanager
+def _interrupts_at_once(*, until_the_end: bool) -> Iterator[None]:
+    """Outside of a session, which minds signals itself, Ctrl-C ends the process on the spot.
+
+    Nothing is open there.  `KeyboardInterrupt` would not do: raised while extension modules set
+    themselves up it can crash them, and while the interpreter winds up it is only printed.
+
+    Args:
+        until_the_end: this is the program, not a function that another one calls.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, lambda *_: os._exit(EXIT_INTERRUPTED))
     try:
-        code = _run(argv, output)
-    except UsageMistake as mistake:
-        output.error(str(mistake), mistake.hint)
-        code = EXIT_USAGE
-    except KeyboardInterrupt:  # before or after the time in which the session minds signals
-        code = EXIT_INTERRUPTED
-    except SystemExit as done:  # argparse, after --help and --version
-        code = int(done.code or 0)
-    return output.finish(code)
+        yield
+    finally:
+        if not until_the_end:
+            signal.signal(signal.SIGINT, before)
 
 
 def _run(argv: Sequence[str] | None, output: Output) -> int:
     arguments = parse(argv)
     # What a command needs takes a moment to load; --help does not wait for it.
-    session = importlib.import_module(f"{__package__}.session")
-    command = importlib.import_module(f"{__package__}.{arguments.command}")
-    code: int = session.run(command.run, arguments, output)
-    return code
+    try:
+        session = importlib.import_module(f"{__package__}.session")
+        command = importlib.import_module(f"{__package__}.{arguments.command}")
+    except ModuleNotFoundError as error:
+        missing = error.name or ""
+        if missing.startswith("llm_manager"):
+            raise
+    else:
+        code: int = session.run(command.run, arguments, output)
+        return code
+    raise UsageMistake(f"the package {missing!r} is not installed", "pip install llm_manager")

@@ -12,6 +12,12 @@ from typing import NoReturn
 from llm_manager import __version__
 
 COMMANDS = ("demo", "chat", "status", "models", "doctor")
+_OPTIONS = (
+    "--base-url", "--help", "--json", "--key-env", "--model", "--prompt", "--provider",
+    "--seconds", "--system", "--verbose", "--version", "--watch",
+)  # fmt: skip
+
+LONGEST_DEMO_S = 120
 
 _DESCRIPTION = """\
 LLM providers with a status you can trust: connect, watch, ask, stop.
@@ -19,31 +25,32 @@ LLM providers with a status you can trust: connect, watch, ask, stop.
 
 _EPILOG = """\
 examples:
-  llm-manager demo                  watch what the library does; needs no key and no network
-  llm-manager doctor                what is installed, which keys and servers are found
-  llm-manager chat                  a conversation with the first provider that is found
+  llm-manager demo              see what the library does; no key, no network
+  llm-manager doctor            what is installed, which keys and servers are found
+  llm-manager chat              talk to the first provider that is found
   llm-manager chat --provider groq "Why is the sky blue?"
-  llm-manager status --watch        every change of status as it happens
+  llm-manager status --watch    every change of status as it happens
 
 exit codes:
-  0 done   1 a provider failed, or a problem was found   2 the call was wrong   130 Ctrl-C
+  0 done               1 a provider failed, or a problem was found
+  130 Ctrl-C           2 the call was wrong
 
 llm-manager COMMAND --help tells more about a command.
 """
 
 _DEMO_EPILOG = """\
 examples:
-  llm-manager demo                      with what this machine offers
-  llm-manager demo --provider echo      with the built-in provider alone: offline, free
-  llm-manager demo --seconds 20         slower, to read along
-  llm-manager demo --json | jq .event   the same as events
+  llm-manager demo                        with what this machine offers
+  llm-manager demo --provider echo        the built-in provider alone: offline
+  llm-manager demo --seconds 20           slower, to read along
+  llm-manager demo --json | jq .event     the same as events
 """
 
 _CHAT_EPILOG = """\
 examples:
-  llm-manager chat                                          a conversation
-  llm-manager chat "Why is the sky blue?"                   one answer
-  git diff | llm-manager chat "Review this change:" -       a prompt with standard input in it
+  llm-manager chat                                    a conversation
+  llm-manager chat "Why is the sky blue?"             one answer
+  git diff | llm-manager chat "Review this:" -        '-' is standard input
   llm-manager chat --provider ollama --model llama3.2 hello
   llm-manager chat --base-url http://127.0.0.1:8080/v1 hello
 
@@ -92,7 +99,20 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         UsageMistake: they are wrong.
         SystemExit: help or version was asked for, and has been written.
     """
-    return _parser().parse_args(argv)
+    arguments = _parser().parse_args(argv)
+    if arguments.command is None:
+        raise UsageMistake("no command", "try llm-manager demo, or see llm-manager --help")
+    for name, value in vars(arguments).items():
+        if isinstance(value, str):
+            setattr(arguments, name, proper(value))
+        elif isinstance(value, list):
+            setattr(arguments, name, [proper(word) for word in value])
+    return arguments
+
+
+def proper(text: str) -> str:
+    """``text`` without the surrogates that stand where bytes were no text."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -103,7 +123,7 @@ class _Parser(argparse.ArgumentParser):
 
     def _hint(self, message: str) -> str:
         wrong = re.search(r"(?:invalid choice: '|unrecognized arguments: )([^' ]+)", message)
-        known = [*COMMANDS, *self._option_string_actions]
+        known = [*COMMANDS, *_OPTIONS]
         near = get_close_matches(wrong[1], known, n=1) if wrong else []
         return f"did you mean {near[0]}?" if near else f"see {self.prog} --help"
 
@@ -119,7 +139,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"llm-manager {__version__}")
     _add_common(parser)
     parser.set_defaults(json=False, verbose=False, provider=None, base_url=None, key_env=None)
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
 
     def add(name: str, summary: str, epilog: str) -> argparse.ArgumentParser:
         command: argparse.ArgumentParser = commands.add_parser(
@@ -223,8 +243,10 @@ def _seconds(text: str) -> float:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not 0 < value <= 3600:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds from 0 to 3600")
+    if not 0 < value <= LONGEST_DEMO_S:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no number of seconds above 0, up to {LONGEST_DEMO_S}"
+        )
     return value
 
 

@@ -7,7 +7,6 @@ reasoning, the choice of a model) is told dimly on stderr.
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 from difflib import get_close_matches
 
@@ -30,10 +29,21 @@ from llm_manager import (
     StatusChanged,
 )
 
+from .arguments import proper
+from .exit_codes import EXIT_OK
 from .feed import EventFeed
 from .prompt import Prompt, standard_input
-from .session import EXIT_OK, Session, error_text, hint_text
-from .texts import TROUBLED, described, first_chat_model, milliseconds, reason, seconds, shortened
+from .session import Session, error_text, hint_text
+from .texts import (
+    TROUBLED,
+    counted,
+    described,
+    first_chat_model,
+    milliseconds,
+    reason,
+    seconds,
+    shortened,
+)
 
 # How long a provider that was only found, not named, may take to prove that it is there.
 _FOUND_WITHIN_S = 5.0
@@ -51,10 +61,11 @@ _COMMANDS = {
 async def run(session: Session) -> int:
     """Answer once, or talk until the user leaves; returns the exit code."""
     prompt = await _prompt_of(session)
+    feed = None
     if session.arguments.json:
-        EventFeed(session.manager, lambda event: session.output.record(event.to_dict()))
+        feed = EventFeed(session.manager, lambda event: session.output.record(event.to_dict()))
     provider, model = await _choose(session, interactive=prompt is None)
-    conversation = Conversation(session, provider, model)
+    conversation = Conversation(session, provider, model, feed)
     if prompt is None:
         await conversation.talk()
     else:
@@ -79,17 +90,12 @@ async def _prompt_of(session: Session) -> str | None:
             session.output.remark("reading from the terminal; end with Ctrl-D")
         text = await standard_input()
         words = [text if word == _STANDARD_INPUT else word for word in words] or [text]
-    prompt = _clean(" ".join(words)).strip()
+    prompt = " ".join(words).strip()
     if not prompt:
         raise InvalidParameterError(
             "the prompt is empty", hint="give it as an argument or on standard input"
         )
     return prompt
-
-
-def _clean(text: str) -> str:
-    """``text`` without the marks that Python puts where an argument was no proper text."""
-    return os.fsencode(text).decode("utf-8", "replace") if not text.isascii() else text
 
 
 # ---- which provider, which model -----------------------------------------------------------------
@@ -129,14 +135,21 @@ async def _first_reachable(session: Session, wanted: str | None) -> BaseLLMProvi
     """
     found = await session.add_found()
     attempts = [asyncio.create_task(_can_chat(provider, wanted)) for provider in found]
+    chosen = None
     try:
         for provider, attempt in zip(found, attempts, strict=True):
             if await attempt:
-                return provider
+                chosen = provider
+                break
     finally:
         for attempt in attempts:
             attempt.cancel()
         await asyncio.gather(*attempts, return_exceptions=True)
+    for provider in found:
+        if provider is not chosen:
+            await session.manager.unregister_provider(provider.id, drain_timeout_s=0)
+    if chosen is not None:
+        return chosen
     if wanted is not None:
         raise ProviderNotFoundError(
             f"no provider that is reachable from here offers {wanted!r}",
@@ -165,18 +178,26 @@ async def _can_chat(provider: BaseLLMProvider, wanted: str | None) -> bool:
 
 
 class Conversation:
-    """What was said so far, and with whom."""
+    """What was said so far, and with whom.
 
-    def __init__(self, session: Session, provider: BaseLLMProvider, model: str) -> None:
+    Args:
+        session: this run.
+        provider, model: who answers.
+        feed: tells about events already; None lets this object tell a person what matters.
+    """
+
+    def __init__(
+        self, session: Session, provider: BaseLLMProvider, model: str, feed: EventFeed | None
+    ) -> None:
         self._session = session
         self._output = session.output
         self._provider = provider
         self._model = model
         self._messages: list[LLMMessage] = []
+        self._over = False
         if session.arguments.system is not None:
-            self._messages.append(LLMMessage.system(_clean(session.arguments.system)))
-        if not session.arguments.json:
-            EventFeed(session.manager, self._tell)
+            self._messages.append(LLMMessage.system(session.arguments.system))
+        self._feed = feed or EventFeed(session.manager, self._tell)
 
     async def ask(self, text: str) -> None:
         """Stream the answer to stdout.
@@ -185,7 +206,10 @@ class Conversation:
             LLMError: there is none, or it broke off; what had arrived was written.
         """
         self._messages.append(LLMMessage.user(text))
-        await self._answer(self._stream())
+        try:
+            await self._answer(self._stream())
+        finally:
+            self._over = True
 
     async def talk(self) -> None:
         """Answer what is typed until the user leaves."""
@@ -193,7 +217,7 @@ class Conversation:
         with Prompt() as prompt:
             self._output.overlay = prompt
             while (line := await prompt.line()) is not None:
-                text = _clean(line)
+                text = proper(line)
                 if text.startswith("/"):
                     if not await self._obey(text):
                         return
@@ -234,9 +258,11 @@ class Conversation:
         try:
             async with stream:
                 async for event in stream:
+                    # What happened before it is told before it.
+                    await self._feed.settled()
                     self._show(event)
         except ModelNotFoundError as error:
-            error.hint = error.hint or await self._similar_models()
+            error.hint = await self._similar_models() or error.hint
             raise
         finally:
             self._output.end_of_text()
@@ -313,7 +339,7 @@ class Conversation:
 
     def _tell(self, event: Event) -> None:
         """Mention what keeps the answer waiting."""
-        if event.provider_id != self._provider.id:
+        if self._over or event.provider_id != self._provider.id:
             return
         text = described(event)
         if isinstance(event, StatusChanged):
@@ -322,6 +348,8 @@ class Conversation:
             text = f"{event.provider_id}: {text}" if news and text else None
         elif isinstance(event, ReconnectScheduled):
             text = f"reconnecting in {seconds(event.delay_s)} (attempt {event.attempt})"
+        elif isinstance(event, ErrorOccurred) and event.operation == "reconnect":
+            text = None  # the status has said it
         elif not isinstance(event, RetryScheduled | ErrorOccurred | ModelLoadProgress):
             text = None
         if text is not None:
@@ -332,8 +360,8 @@ def _facts(response: LLMResponse) -> str:
     """The size and the speed of an answer."""
     facts = [response.model]
     if response.usage is not None:
-        facts.append(f"{response.usage.completion_tokens} tokens")
-    facts.append(seconds(response.timings.total_s))
+        facts.append(counted(response.usage.completion_tokens, "token"))
+    facts.append(f"{response.timings.total_s:.2f} s")
     if response.timings.first_token_s is not None:
-        facts.append(f"first after {seconds(response.timings.first_token_s)}")
+        facts.append(f"the first after {response.timings.first_token_s:.2f} s")
     return ", ".join(facts)

@@ -25,8 +25,9 @@ from llm_manager import (
     Retries,
 )
 
+from .exit_codes import EXIT_FAILED, EXIT_OK
 from .feed import EventFeed
-from .session import EXIT_FAILED, EXIT_OK, Session, error_text, hint_text, screen
+from .session import Session, error_text, hint_text, screen
 from .texts import described, first_chat_model, symbols
 
 # The script below takes about this long at full pauses.
@@ -54,22 +55,32 @@ class View(Protocol):
 
 async def run(session: Session) -> int:
     """Show the demo; returns the exit code."""
-    if session.arguments.json:
-        return await Demo(session, JsonView(session)).play()
-    if not session.output.is_terminal:
-        return await Demo(session, PlainView(session)).play()
-    view: View = screen().DemoView(session.manager, symbols(session.output))
-    with view:
-        return await Demo(session, view).play()
+    on_screen = session.output.is_terminal and not session.arguments.json
+    drawing = screen() if on_screen else None
+    named = None
+    if session.arguments.provider not in (None, _ECHO):
+        named = await session.add_named()  # a mistake is told before anything is drawn
+    if drawing is not None:
+        with drawing.DemoView(session.manager, symbols(session.output)) as view:
+            return await Demo(session, view, named).play()
+    view = JsonView(session) if session.arguments.json else PlainView(session)
+    return await Demo(session, view, named).play()
 
 
 class Demo:
-    """The script."""
+    """The script.
 
-    def __init__(self, session: Session, view: View) -> None:
+    Args:
+        session: this run.
+        view: what it is shown on.
+        named: the provider that the user wants to ask, or None.
+    """
+
+    def __init__(self, session: Session, view: View, named: BaseLLMProvider | None) -> None:
         self._session = session
         self._manager = session.manager
         self._view = view
+        self._named = named
         self._scale = session.arguments.seconds / _WRITTEN_FOR_S
         self._finished: list[RequestFinished] = []
         self._count = 0
@@ -82,13 +93,9 @@ class Demo:
 
     async def play(self) -> int:
         """All scenes, one after the other."""
-        chosen = await self._register()
+        await self._register()
         await self._connect()
-        asked = (
-            self._manager.providers.get(chosen, self._echo)
-            if chosen
-            else await self._first_usable()
-        )
+        asked = self._named or self._first_usable()
         await self._list_models(asked)
         code = await self._ask(asked)
         await self._retry()
@@ -100,8 +107,7 @@ class Demo:
 
     # ---- the scenes ------------------------------------------------------------------------------
 
-    async def _register(self) -> str | None:
-        """Register providers; returns the id of the one that the user named."""
+    async def _register(self) -> None:
         self._view.scene(
             1,
             "Register",
@@ -109,15 +115,10 @@ class Demo:
             "A manager holds providers: here whatever discover() finds on this machine, and "
             "'echo', which needs neither key nor network.",
         )
-        named = self._session.arguments.provider
-        if named is None:
+        if self._session.arguments.provider is None:
             await self._session.add_found()
-        elif named != _ECHO:
-            named = (await self._session.add_named()).id
-        if _ECHO not in self._manager.providers:
-            self._manager.register_provider(self._echo)
+        self._manager.register_provider(self._echo)
         await self._pause(0.3)
-        return named
 
     async def _connect(self) -> None:
         self._view.scene(
@@ -129,7 +130,7 @@ class Demo:
         await self._manager.connect_all()
         await self._pause(0.5)
 
-    async def _first_usable(self) -> BaseLLMProvider:
+    def _first_usable(self) -> BaseLLMProvider:
         for provider in self._manager.providers.values():
             if provider.usable and first_chat_model(provider) is not None:
                 return provider
@@ -182,12 +183,10 @@ class Demo:
             5,
             "Retry",
             "# nothing to write: retries are on, visible and bounded",
-            "Now echo says 'too many requests'. The manager waits as long as it is asked to.",
+            "Now echo says 'slow down'. The manager waits as long as it is asked to.",
         )
         wait_s = 0.6 * self._scale
-        self._echo.script(
-            EchoAnswer(error=RateLimitError("too many requests", retry_after_s=wait_s))
-        )
+        self._echo.script(EchoAnswer(error=RateLimitError("slow down", retry_after_s=wait_s)))
         await self._read(self._ask_echo("And here is the answer, a moment later."))
         await self._pause(0.4)
 
@@ -207,7 +206,7 @@ class Demo:
             self._view.note(f"{type(error).__name__}: {error.message}; {kept} words were kept")
         await self._pause(1.0)
         self._echo.go_online()
-        await self._echo.wait_for("connected", timeout_s=30)
+        await self._echo.wait_for("connected", timeout_s=60)
         await self._pause(0.4)
 
     async def _stop(self) -> None:
@@ -233,10 +232,11 @@ class Demo:
         )
         stream = self._ask_echo("This answer is still being written while the manager closes.")
         closing: list[asyncio.Task[None]] = []
+        drain_s = 5.0 * max(self._scale, 1.0)
         await self._read(
             stream,
             after=3,
-            call=lambda: closing.append(asyncio.create_task(self._manager.close())),
+            call=lambda: closing.append(asyncio.create_task(self._manager.close(drain_s))),
         )
         await asyncio.gather(*closing)
         await self._feed.settled()

@@ -24,6 +24,12 @@ class EventFeed:
         for name in EVENT_NAMES:
             manager.on(name, self._arrived)
 
+    def close(self) -> None:
+        """Show nothing any more."""
+        for name in EVENT_NAMES:
+            self._manager.remove_listener(name, self._arrived)
+        self._waiting.clear()
+
     async def settled(self) -> None:
         """Wait until everything that has happened so far is shown."""
         await self._manager.flush()

@@ -6,7 +6,8 @@ import asyncio
 
 from llm_manager import BaseLLMProvider, LLMError, LLMModelInfo
 
-from .session import EXIT_OK, Session, report_nothing_found, screen
+from .exit_codes import EXIT_OK
+from .session import Session, report_nothing_found, screen
 from .texts import MODEL_COLUMNS, aligned, model_row
 
 # Some servers tell more about a model only if asked about that one.

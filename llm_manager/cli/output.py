@@ -9,9 +9,13 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable
 from typing import Any, Protocol, TextIO
+
+from .exit_codes import EXIT_FAILED, EXIT_OK
 
 # Terminals obey these; a model or a server must not command the user's terminal.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -35,7 +39,7 @@ class Output:
     """
 
     def __init__(self) -> None:
-        self.reader_left: Callable[[], None] = lambda: None
+        self.reader_left: Callable[[], object] = lambda: None
         self.overlay: Overlay | None = None
         self._lost: OSError | None = None
         self._line_is_open = False
@@ -69,6 +73,20 @@ class Output:
         """One line of the result."""
         self._close_line()
         self._write_result(f"{text}\n")
+
+    def item(self, mark: str, text: str, *, style: str, level: int = 1, indent: int = 0) -> None:
+        """One entry of a list; on a terminal folded, with ``indent`` spaces under its text."""
+        text, margin = harmless(text), "  " * level
+        if self.is_terminal:
+            before = " " * len(f"{margin}{mark} ")
+            lines = textwrap.wrap(
+                text,
+                width=max(shutil.get_terminal_size().columns, 40),
+                initial_indent=before,
+                subsequent_indent=before + " " * indent,
+            )
+            text = "\n".join(lines).lstrip()
+        self.line(f"{margin}{self.styled(mark, style)} {text}")
 
     def piece(self, text: str) -> None:
         """The next piece of a running text."""
@@ -129,9 +147,9 @@ class Output:
         if self._lost is None:
             return code
         if isinstance(self._lost, BrokenPipeError):
-            return 0  # the reader had enough; that is no failure of ours
+            return EXIT_OK  # the reader had enough; that is no failure of ours
         self.error(f"cannot write the output: {self._lost.strerror}")
-        return 1
+        return EXIT_FAILED
 
     # ---- inside ----------------------------------------------------------------------------------
 

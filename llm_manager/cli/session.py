@@ -38,13 +38,11 @@ from llm_manager import (
 )
 from llm_manager.registry import kinds
 
+from .exit_codes import EXIT_FAILED, EXIT_OK, EXIT_USAGE
 from .output import Output
 
 Command = Callable[["Session"], Awaitable[int]]
-
-EXIT_OK = 0
-EXIT_FAILED = 1
-EXIT_USAGE = 2
+Find = Callable[[], Awaitable[list[Discovered]]]
 
 # Who types --base-url without --provider means a server of the OpenAI dialect.
 _KIND_OF_A_URL = "compatible"
@@ -60,6 +58,8 @@ _MISTAKES = (
     ProviderNotFoundError,
     UnsupportedFeatureError,
 )
+
+_OPTION_OF_SETTING = {"base_url": "--base-url", "api_key": "--key-env"}
 
 # What the library says to programmers, in the words of this program.
 _HINTS = (
@@ -77,11 +77,13 @@ class Session:
         arguments: what was typed.
         output: where to write.
         manager: holds the providers of this run.
+        find: tells what this machine offers.
     """
 
-    def __init__(self, arguments: argparse.Namespace, output: Output) -> None:
+    def __init__(self, arguments: argparse.Namespace, output: Output, find: Find) -> None:
         self.arguments = arguments
         self.output = output
+        self.find = find
         self.manager = LLMProviderManager()
         self._stopped_by: signal.Signals | None = None
         self._on_interrupt: Callable[[], object] | None = None
@@ -128,15 +130,21 @@ class Session:
             kind = _KIND_OF_A_URL
         settings = self._settings()
         if kind not in kinds():
-            found = next((f for f in await discover() if _id_of(f) == kind), None)
+            found = next((f for f in await self.find() if _id_of(f) == kind), None)
             if found is not None:
                 kind, settings = found.kind, {**found.settings, **settings}
-        return self.manager.register_provider(kind, **settings)
+        try:
+            return self.manager.register_provider(kind, **settings)
+        except InvalidParameterError as error:
+            for setting, option in _OPTION_OF_SETTING.items():
+                if f"unexpected keyword argument '{setting}'" in error.message:
+                    error.message = f"the provider {kind!r} takes no {option}"
+            raise
 
     async def add_found(self) -> list[BaseLLMProvider]:
         """Register what this machine offers; what cannot be built is only mentioned."""
         added = []
-        for found in await discover():
+        for found in await self.find():
             if found.available:
                 try:
                     added.append(self.manager.register_provider(found.kind, **found.settings))
@@ -204,14 +212,16 @@ class Session:
                 signal.signal(number, before[number])
 
 
-def run(command: Command, arguments: argparse.Namespace, output: Output) -> int:
+def run(
+    command: Command, arguments: argparse.Namespace, output: Output, *, find: Find = discover
+) -> int:
     """Run ``command`` on an event loop of its own; returns the exit code."""
+
+    async def supervised() -> int:
+        return await Session(arguments, output, find).supervise(command)
+
     with _logging(output, verbose=arguments.verbose):
-        return asyncio.run(_supervised(command, arguments, output))
-
-
-async def _supervised(command: Command, arguments: argparse.Namespace, output: Output) -> int:
-    return await Session(arguments, output).supervise(command)
+        return asyncio.run(supervised())
 
 
 def report_nothing_found(session: Session) -> int:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import ExitStack
 
 from llm_manager import Event
 
+from .exit_codes import EXIT_FAILED, EXIT_OK
 from .feed import EventFeed
-from .session import EXIT_FAILED, EXIT_OK, Session, report_nothing_found, screen
+from .session import Session, report_nothing_found, screen
 from .texts import STATUS_COLUMNS, aligned, described, status_row, symbols, trouble
 
 # Idle providers are asked from time to time; the library itself probes nothing without a reason.
+# Those that are lost are tried again by themselves.
 _ASK_EVERY_S = 10.0
 
 
@@ -31,7 +34,8 @@ async def _connect(session: Session) -> None:
     await session.manager.connect_all()
     while session.arguments.watch:
         await asyncio.sleep(_ASK_EVERY_S)
-        await asyncio.gather(*(p.is_available() for p in session.manager.providers.values()))
+        providers = session.manager.providers.values()
+        await asyncio.gather(*(p.is_available() for p in providers if p.usable))
 
 
 async def _on_screen(session: Session) -> bool:
@@ -47,9 +51,11 @@ async def _on_screen(session: Session) -> bool:
 
     if not await session.add_providers():
         return False
-    if session.arguments.watch:
-        EventFeed(session.manager, tell)
-    with display:
+    with ExitStack() as shown:
+        shown.enter_context(display)
+        if session.arguments.watch:
+            # How it all ends when the user leaves is no news.
+            shown.callback(EventFeed(session.manager, tell).close)
         await _connect(session)
     return True
 
@@ -71,9 +77,9 @@ async def _in_text(session: Session) -> bool:
     for provider in snapshot.providers:
         found = trouble(provider)
         if found is not None:
-            session.output.line(f"{marks.bad} {found[0]}")
+            session.output.item(marks.bad, found[0], style="red", level=0)
             if found[1]:
-                session.output.line(f"  {marks.arrow} {found[1]}")
+                session.output.item(marks.arrow, found[1], style="dim", level=1)
     return True
 
 

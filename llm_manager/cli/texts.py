@@ -201,13 +201,14 @@ def _brief(error: ErrorInfo) -> str:
 
 # ---- models --------------------------------------------------------------------------------------
 
+_SHORT = {"json_object": "json", "json_schema": "json"}
 MODEL_COLUMNS = ("model", "context", "can", "size", "loaded", "source")
 
 
 def model_row(model: LLMModelInfo, *, with_provider: bool) -> tuple[str, str, str, str, str, str]:
     """Name, context window, capabilities, size, whether it is loaded, and who says so."""
-    capabilities = sorted((model.capabilities or frozenset()) - {"chat", "completion"})
-    can = "-" if model.capabilities is None else ", ".join(capabilities) or "chat"
+    words = {_SHORT.get(word, word) for word in model.capabilities or ()} - {"chat", "completion"}
+    can = "-" if model.capabilities is None else ", ".join(sorted(words)) or "chat"
     size = [model.parameters, model.quantization, _bytes(model.size_bytes)]
     return (
         f"{model.provider_id}/{model.id}" if with_provider else model.id,
@@ -269,6 +270,11 @@ def milliseconds(value_ms: float | None) -> str:
     if value_ms < 9.95:
         return f"{value_ms:.1f} ms"
     return f"{value_ms:.0f} ms" if value_ms < 999.5 else f"{value_ms / 1000:.1f} s"
+
+
+def counted(count: int, noun: str) -> str:
+    """A number of things: 1 model, 3 models."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def shortened(names: Sequence[str], most: int = 3) -> str:
