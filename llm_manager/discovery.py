@@ -7,6 +7,7 @@ folder.  It sends no key anywhere and registers nothing.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,13 +16,15 @@ from typing import Any, Literal
 import msgspec
 
 from .config import ApiKey, is_loopback
-from .errors import LLMError
+from .errors import ConfigurationError, LLMError
 from .messages import Data
 from .providers.ollama import DEFAULT_BASE_URL as OLLAMA_URL
 from .providers.ollama import base_url_of_host
 from .providers.rows import ROWS, Row
 from .registry import kinds
 from .transport.http import HttpTransport
+
+log = logging.getLogger("llm_manager.discovery")
 
 
 class Discovered(Data, frozen=True, kw_only=True):
@@ -106,7 +109,11 @@ async def _server(row: Row, timeout_s: float) -> Discovered | None:
 
 async def _ollama(timeout_s: float) -> Discovered | None:
     host = os.environ.get("OLLAMA_BASE_URL") or os.environ.get("OLLAMA_HOST")
-    url = base_url_of_host(host) if host else OLLAMA_URL
+    try:
+        url = base_url_of_host(host) if host else OLLAMA_URL
+    except ConfigurationError as error:
+        log.warning("%s", error)
+        return None
     if not is_loopback(url):
         # Somebody's setting: worth an entry, but nothing to probe from here.
         return Discovered(

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from llm_manager import LLMProviderManager, discover, register_provider
+from llm_manager import (
+    ConfigurationError,
+    LLMProviderManager,
+    OllamaProvider,
+    discover,
+    register_provider,
+)
 from llm_manager.providers.rows import ROWS, Row
 from llm_manager.registry import unregister_kind
 from llm_manager.testing import Reply, ScriptedPeer
@@ -107,6 +113,14 @@ async def test_an_ollama_elsewhere_is_named_but_not_probed(monkeypatch) -> None:
     (found,) = await discover()
     assert (found.kind, found.source) == ("ollama", "environment")
     assert "192.0.2.1" in found.origin
+
+
+async def test_a_setting_of_ollama_that_cannot_be_is_no_crash(monkeypatch, caplog) -> None:
+    monkeypatch.setenv("OLLAMA_HOST", "http://[")
+    assert await discover() == []
+    assert "OLLAMA_HOST" in caplog.text
+    with pytest.raises(ConfigurationError, match="OLLAMA_HOST"):
+        OllamaProvider()
 
 
 async def test_models_in_the_hugging_face_cache_are_listed(monkeypatch, tmp_path) -> None:

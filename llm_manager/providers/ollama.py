@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from ..config import check_base_url
 from ..errors import InvalidParameterError, UnsupportedFeatureError
 from ..events import ModelLoaded, ModelLoadProgress, ModelUnloaded
 from ..messages import Delta, LLMModelInfo, LLMRequest
@@ -207,6 +208,9 @@ def base_url_of_host(host: str) -> str:
     """A URL from what Ollama takes as ``OLLAMA_HOST``: a host, a port, both, or a URL.
 
     A server that listens on all addresses is reached on this machine.
+
+    Raises:
+        ConfigurationError: no address can be made of it.
     """
     text = host.strip().rstrip("/")
     scheme, separator, rest = text.partition("://")
@@ -219,4 +223,4 @@ def base_url_of_host(host: str) -> str:
         name = "127.0.0.1"
     if not port:
         port = "443" if scheme == "https" else "11434"
-    return f"{scheme}://{name}:{port}"
+    return check_base_url(f"{scheme}://{name}:{port}", "OLLAMA_HOST")
