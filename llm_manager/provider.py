@@ -239,11 +239,19 @@ class BaseLLMProvider(EventEmitter, ABC):
         found: asyncio.Future[LLMProviderStatus] = asyncio.get_running_loop().create_future()
 
         def look(event: StatusChanged) -> None:
-            if not found.done() and holds(event.current):
-                found.set_result(event.current)
+            if found.done():
+                return
+            try:
+                if holds(event.current):
+                    found.set_result(event.current)
+            except Exception as error:  # noqa: BLE001 - it belongs to whoever waits
+                found.set_exception(error)
 
         # Every step is looked at, not only the newest: a short one must not be missed.
         with self.subscribe(look):
+            present = self.status
+            if holds(present):
+                return present
             async with asyncio.timeout(timeout_s):
                 return await found
 

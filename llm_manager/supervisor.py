@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from time import monotonic
 from typing import Any
 
+from ._threads import reset_after_fork
 from .errors import RequestCancelledError, as_llm_error
 from .events import ErrorOccurred, EventEmitter, ReconnectScheduled
 from .machine import StatusMachine
@@ -77,6 +78,7 @@ class Supervisor:
         self._attempts = 0
         self._usable_since_s: float | None = None
         self._last_reported: ErrorInfo | None = None
+        reset_after_fork(self)
 
     def usable(self) -> None:
         """The provider has become usable."""
@@ -135,6 +137,12 @@ class Supervisor:
             with contextlib.suppress(RuntimeError):  # its loop is closed
                 task.get_loop().call_soon_threadsafe(task.cancel)
 
+    def _after_fork(self) -> None:
+        """The parent's tasks do not run here, and asyncio need not complain that they never end."""
+        for task in self._tasks:
+            task._log_destroy_pending = False  # type: ignore[attr-defined]
+        self._tasks, self._healing, self._wake = set(), None, None
+
     async def _heal(self, epoch: int) -> None:
         """Try again and again, ever more rarely."""
         loop, event = asyncio.get_running_loop(), asyncio.Event()
@@ -145,7 +153,8 @@ class Supervisor:
                 delay_s = self._backoff.delay_s(self._attempts)
                 self._announce(self._attempts, delay_s)
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(event.wait(), delay_s)
+                    async with asyncio.timeout(delay_s):
+                        await event.wait()
                 event.clear()
                 if self._is_lost(epoch):
                     try:
