@@ -112,7 +112,7 @@ async def _ollama(timeout_s: float) -> Discovered | None:
     try:
         url = base_url_of_host(host) if host else OLLAMA_URL
     except ConfigurationError as error:
-        log.warning("%s", error)
+        log.info("%s; Ollama is left out", error)
         return None
     if not is_loopback(url):
         # Somebody's setting: worth an entry, but nothing to probe from here.

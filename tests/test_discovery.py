@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 
 from llm_manager import (
@@ -116,6 +118,7 @@ async def test_an_ollama_elsewhere_is_named_but_not_probed(monkeypatch) -> None:
 
 
 async def test_a_setting_of_ollama_that_cannot_be_is_no_crash(monkeypatch, caplog) -> None:
+    caplog.set_level(logging.INFO)
     monkeypatch.setenv("OLLAMA_HOST", "http://[")
     assert await discover() == []
     assert "OLLAMA_HOST" in caplog.text

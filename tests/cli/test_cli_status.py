@@ -175,7 +175,7 @@ def test_doctor_names_each_problem_and_what_to_do_and_shows_no_secret(
         "HTTPS_PROXY",
         "SSL_CERT_FILE",
         "HF_HOME",
-        "ollama: base_url 'http://host:port' is not a URL",
+        "ollama: OLLAMA_HOST 'http://host:port' is not a URL",
     ):
         assert problem in summary
     assert "→ copy the key again" in summary
