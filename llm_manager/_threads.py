@@ -1,8 +1,8 @@
-"""A daemon thread with an event loop of its own, started when it is first needed.
+"""Daemon threads with an event loop of their own, started when they are first needed; and forks.
 
-The library starts at most two: one delivers events to listeners that were registered where no
-loop runs, the other runs the work behind synchronous calls.  They must be two, because a listener
-may block the first one for as long as it likes.
+The library starts at most two threads: one delivers events to listeners that were registered where
+no loop runs, the other runs the work behind synchronous calls.  They must be two, because a
+listener may block the first one for as long as it likes.
 """
 
 from __future__ import annotations
@@ -12,9 +12,23 @@ import atexit
 import os
 import threading
 import weakref
+from typing import Protocol
 
-_all: weakref.WeakSet[LoopThread] = weakref.WeakSet()
+
+class Resettable(Protocol):
+    """Something that a child process cannot use as its parent left it."""
+
+    def _after_fork(self) -> None:
+        """Begin anew; other threads of the parent may have held every lock."""
+
+
+_resettable: weakref.WeakSet[Resettable] = weakref.WeakSet()
 _abandoned: list[asyncio.AbstractEventLoop] = []
+
+
+def reset_after_fork(thing: Resettable) -> None:
+    """Call ``thing._after_fork()`` in every child process that is forked while it lives."""
+    _resettable.add(thing)
 
 
 class LoopThread:
@@ -25,16 +39,24 @@ class LoopThread:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
-        _all.add(self)
+        reset_after_fork(self)
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
-        """The running loop; starts the thread if it does not run yet."""
+        """The running loop; starts the thread if it does not run yet.
+
+        Raises:
+            RuntimeError: no thread can be started, at the end of the interpreter for example.
+        """
         with self._lock:
             if self._loop is None:
                 loop = asyncio.new_event_loop()
                 thread = threading.Thread(target=_run, args=(loop,), name=self._name, daemon=True)
-                thread.start()
+                try:
+                    thread.start()
+                except RuntimeError:
+                    loop.close()
+                    raise
                 atexit.register(self.stop)
                 self._loop, self._thread = loop, thread
             return self._loop
@@ -58,8 +80,8 @@ class LoopThread:
         loop.call_soon_threadsafe(loop.stop)
         thread.join(timeout_s)
 
-    def _forget(self) -> None:
-        """After a fork only the forking thread exists: begin anew, without touching old locks.
+    def _after_fork(self) -> None:
+        """Forget the thread: only the forking one exists in the child.
 
         The parent's loop is kept for ever: closing or collecting it here would take its wake-up
         socket out of the epoll set that parent and child still share.
@@ -73,7 +95,8 @@ class LoopThread:
 def _run(loop: asyncio.AbstractEventLoop) -> None:
     asyncio.set_event_loop(loop)
     try:
-        loop.run_forever()
+        while not _stopped(loop):
+            pass  # somebody's sys.exit() must not end a thread that others need
         tasks = asyncio.all_tasks(loop)
         for task in tasks:
             task.cancel()
@@ -84,9 +107,18 @@ def _run(loop: asyncio.AbstractEventLoop) -> None:
         loop.close()
 
 
+def _stopped(loop: asyncio.AbstractEventLoop) -> bool:
+    """Run ``loop``; says whether it was stopped, and not left by an exit."""
+    try:
+        loop.run_forever()
+    except (SystemExit, KeyboardInterrupt):
+        return False
+    return True
+
+
 def _after_fork() -> None:
-    for thread in list(_all):
-        thread._forget()
+    for thing in list(_resettable):
+        thing._after_fork()
 
 
 if hasattr(os, "register_at_fork"):

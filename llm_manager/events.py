@@ -20,18 +20,19 @@ import asyncio
 import collections
 import contextlib
 import inspect
+import itertools
 import logging
-import os
 import threading
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar, get_args
 
 import msgspec
 from pyee.base import EventEmitter as PyeeEmitter
 
-from ._threads import LoopThread
+from ._threads import LoopThread, reset_after_fork
+from .errors import InvalidParameterError
 from .messages import Data, LLMModelInfo, Usage
 from .redaction import redact
 from .status import ErrorInfo, LLMProviderStatus, Reason
@@ -249,23 +250,24 @@ class ListenerFailed(Event, frozen=True, kw_only=True):
     """A listener raised; the others and the emitter are not affected.
 
     Attributes:
-        event: what it listened to.
-        listener: its repr.
+        event: what it listened to; ``listenedTo`` as JSON, where ``event`` is our own name.
+        listener: its name.
         error: what it raised.
         consecutive: how often in a row it has failed.
     """
 
     name = "listenerError"
-    event: str
+    event: str = msgspec.field(name="listenedTo")
     listener: str
     error: ErrorInfo
     consecutive: int = 1
 
 
 class ProviderAdded(Event, frozen=True, kw_only=True):
-    """A provider was registered with the manager."""
+    """A provider was registered with the manager; ``status`` is what it was at that moment."""
 
     name = "providerAdded"
+    status: LLMProviderStatus
 
 
 class ProviderRemoved(Event, frozen=True, kw_only=True):
@@ -327,6 +329,7 @@ class Subscription:
         self.event = event
         self.once = once
         self.coalesced = 0
+        self._name = _described(listener)
         self._emitter = weakref.ref(emitter)
         self._listener = _reference(listener, weak, self.close)
         self._inline = delivery == "inline"
@@ -341,7 +344,8 @@ class Subscription:
         self._closed = False
         self._scheduled = False
         self._missed = 0
-        self._task: asyncio.Task[Any] | None = None
+        self._asynchronous = not self._inline and inspect.iscoroutinefunction(listener)
+        self._task: asyncio.Task[None] | None = None
         self._waiters: list[asyncio.Future[None]] = []
         self._failures: collections.Counter[str] = collections.Counter()
         self._consecutive = 0
@@ -428,94 +432,112 @@ class Subscription:
     def _take(self) -> _Mail | None:
         """The next event; None if there is none, and then the mailbox is at rest."""
         with self._lock:
-            mailbox = self._mailbox
-            if not mailbox:
+            if not self._mailbox:
                 self._rest()
                 return None
-            args, kwargs = mailbox.popleft()
+            mail = self._mailbox.popleft()
             missed, self._missed = self._missed, 0
-        if missed and args and isinstance(args[0], StatusChanged):
-            args = (msgspec.structs.replace(args[0], coalesced=missed), *args[1:])
-        return args, kwargs
+        return _with_count(mail, missed) if missed else mail
 
     def _rest(self) -> None:
-        self._scheduled = False
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
+        """Begin to wait for the next event.  The lock is held."""
+        self._scheduled, self._task = False, None
+        while self._waiters:
+            waiter = self._waiters.pop()
             if not waiter.done():
                 waiter.set_result(None)
 
     def _drain(self) -> None:
         """Deliver what is in the mailbox, one event after another."""
+        if self._asynchronous:
+            self._start()
+            return
         for _ in itertools.count() if self._inline else range(_BATCH):
             mail = self._take()
             if mail is None:
                 return
             try:
-                self._deliver(*mail)
+                result = self._call(*mail)
             except BaseException as error:
-                # An exit (Ctrl-C, sys.exit) or a log handler that raises; the mailbox goes on.
+                # An exit (Ctrl-C, sys.exit), or a log handler that raises; the mailbox goes on.
                 if self._inline:
                     self._scheduled = False
                     raise
                 asyncio.get_running_loop().call_soon(_raise, error)
-            if self._task is not None:
-                return  # `_finished` goes on
+                continue
+            if result is None:
+                continue
+            if not self._inline:
+                # One that could not be told from a function before it was called.
+                self._asynchronous = True
+                self._start(result)
+                return
+            _discard(result)
+            self._failed(TypeError("a listener with delivery='inline' must not be async"))
         _wake([self])
 
-    def _deliver(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _start(self, result: Awaitable[Any] | None = None) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._pump(result))
+        if result is not None:  # a task that is cancelled at once never looks at it
+            self._task.add_done_callback(lambda _: _discard(result))
+
+    async def _pump(self, result: Awaitable[Any] | None) -> None:
+        """`_drain` for asynchronous listeners: the next event waits until one is done with."""
+        try:
+            while True:
+                if result is not None and not self._closed:
+                    await self._done(result)
+                mail = self._take()
+                if mail is None:
+                    return
+                result = self._call(*mail)
+        except asyncio.CancelledError:
+            # Not the listener's doing: it was closed, or its loop is shutting down.
+            with self._lock:
+                self._rest()
+            raise
+        except BaseException:
+            _wake([self])  # as in `_drain`
+            raise
+
+    def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Awaitable[Any] | None:
+        """Call the listener; returns what is left to wait for, or None."""
         listener = self.listener
         if listener is None:
-            return
+            return None
         try:
             result = listener(*args, **kwargs)
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # noqa: BLE001 - whatever a listener raises is its own affair
             self._failed(error)
-            return
+            return None
         if result is not None and inspect.isawaitable(result):
-            self._await(result)
+            return result
+        self._consecutive = 0
+        return None
+
+    async def _done(self, result: Awaitable[Any]) -> None:
+        """Wait until an asynchronous listener has ended."""
+        try:
+            await result
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
+            task = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and task and task.cancelling():
+                raise
+            self._failed(error)
         else:
             self._consecutive = 0
-
-    def _await(self, result: Awaitable[Any]) -> None:
-        """Let an asynchronous listener go on in a task; the next event waits for its end."""
-        if self._inline:
-            if inspect.iscoroutine(result):
-                result.close()
-            self._failed(TypeError("a listener with delivery='inline' must not be asynchronous"))
-            return
-        work = result if inspect.iscoroutine(result) else _awaited(result)
-        self._task = asyncio.get_running_loop().create_task(work)
-        self._task.add_done_callback(self._finished)
-        if self._closed:  # by another thread, which could not see the task yet
-            self._task.cancel()
-
-    def _finished(self, task: asyncio.Task[Any]) -> None:
-        self._task = None
-        if task.cancelled() and task.cancelling():
-            # Not the listener's doing: it was closed, or its loop is shutting down.
-            with self._lock:
-                self._rest()
-            return
-        error = asyncio.CancelledError() if task.cancelled() else task.exception()
-        try:
-            if error is not None:
-                self._failed(error)
-            else:
-                self._consecutive = 0
-        finally:
-            self._drain()
 
     def _failed(self, error: BaseException) -> None:
         """Report a listener that raised: logged once for each kind of error, then only counted."""
         self._consecutive += 1
         kind = type(error).__name__
         self._failures[kind] += 1
-        name = _described(self.listener)
         if self._failures[kind] == 1:
-            log.error("listener %s for %r failed", name, self.event, exc_info=error)
+            log.error("listener %s for %r failed", self._name, self.event, exc_info=error)
         emitter = self._emitter()
         # A report about a failing reporter could go on for ever.
         if emitter is not None and self.event not in ("error", "listenerError"):
@@ -523,7 +545,7 @@ class Subscription:
                 ListenerFailed(
                     provider_id=emitter.source_id,
                     event=self.event,
-                    listener=name,
+                    listener=self._name,
                     error=ErrorInfo(code="listener_failed", type=kind, message=_text_of(error)),
                     consecutive=self._consecutive,
                 )
@@ -547,19 +569,17 @@ class EventEmitter(PyeeEmitter):
 
     Attributes:
         source_id: what the events are about, for `ListenerFailed`.
+        lock: the one lock of this emitter; who changes state and announces it holds it for both.
     """
 
     source_id: str = ""
 
     def __init__(self) -> None:
         super().__init__()
-        # The one lock of this emitter: whoever changes state and announces it holds it for both.
         self.lock = threading.RLock()
-        self._depth = 0
-        self._ready: list[Subscription] = []
         self._subscriptions: dict[str, list[Subscription]] = {}
-        self._relay: Callable[[str, tuple[Any, ...]], Iterable[Subscription]] | None = None
-        _emitters.add(self)
+        self._relay: Callable[[str, tuple[Any, ...], list[Subscription]], bool] | None = None
+        reset_after_fork(self)
 
     # ---- listening -------------------------------------------------------------------------------
 
@@ -586,16 +606,16 @@ class EventEmitter(PyeeEmitter):
     def add_listener(self, event: str, f: AnyListener, **how: Any) -> AnyListener:
         """`on` without its decorator form; the same function counts once per event."""
         with self.atomic():
-            known = any(s.listener == f and not s.once for s in self._subscriptions.get(event, ()))
-            if not known:
+            if not any(s.listener == f and not s.once for s in self._known(event)):
                 self._add(Subscription(self, event, f, **how))
         return f
 
-    def once(self, event: str, f: Any = None) -> Any:
+    def once(self, event: str, f: Any = None, **how: Any) -> Any:
         """Call ``f`` for the next ``event`` only; without ``f``, a decorator."""
         if f is None:
-            return lambda g: self.once(event, g)
-        self._add(Subscription(self, event, f, once=True))
+            return lambda g: self.once(event, g, **how)
+        with self.atomic():
+            self._add(Subscription(self, event, f, once=True, **how))
         return f
 
     def subscribe(
@@ -614,9 +634,12 @@ class EventEmitter(PyeeEmitter):
             listener: function or coroutine function.
             event: its name; events without a present state have nothing to tell at first.
             delivery: ``loop`` (see the module's text) or ``inline``.
-            conflate: only ever keep the newest undelivered event.
+            conflate: keep only the newest undelivered event of each provider.
             weak: do not keep the listener (a bound method, say) alive.
             limit: how many undelivered events are kept.
+
+        Raises:
+            InvalidParameterError: there is no such ``delivery``, or ``limit`` is below 1.
         """
         subscription = Subscription(
             self, event, listener, delivery=delivery, conflate=conflate, weak=weak, limit=limit
@@ -624,33 +647,36 @@ class EventEmitter(PyeeEmitter):
         with self.atomic():
             self._add(subscription)
             for present in self._present(event):
-                if subscription._post((present,), {}):
-                    self._ready.append(subscription)
+                if subscription._post(((present,), {})):
+                    _here.ready.append(subscription)
         return subscription
 
     def remove_listener(self, event: str, f: Listener) -> None:
         """Stop calling ``f`` for ``event``, from now on; nothing happens if it is not called."""
         with self.lock:
-            found = [s for s in self._subscriptions.get(event, ()) if s.listener == f]
-            found.sort(key=lambda s: s.once)
-        if found:
-            found[0].close()
+            found = sorted((s for s in self._known(event) if s.listener == f), key=lambda s: s.once)
+        for subscription in found[:1]:
+            subscription.close()
 
     def remove_all_listeners(self, event: str | None = None) -> None:
         with self.lock:
             names = list(self._subscriptions) if event is None else [event]
-            found = [s for name in names for s in self._subscriptions.get(name, ())]
+            found = [s for name in names for s in self._known(name)]
         for subscription in found:
             subscription.close()
 
     def listeners(self, event: str) -> list[Listener]:
         with self.lock:
-            found = [s.listener for s in self._subscriptions.get(event, ())]
+            found = [s.listener for s in self._known(event) if s._listening]
         return [f for f in found if f is not None]
 
     def event_names(self) -> set[str]:
         with self.lock:
-            return set(self._subscriptions)
+            return {
+                name
+                for name in list(self._subscriptions)
+                if any(s._listening for s in self._known(name))
+            }
 
     # ---- emitting --------------------------------------------------------------------------------
 
@@ -661,9 +687,13 @@ class EventEmitter(PyeeEmitter):
         never raises what one raises.  Safe from any thread.
         """
         with self.atomic():
-            handled = self._post(event, args, kwargs, self._ready)
-        if not handled and event == "error":
-            log.warning("unhandled error: %s", args[0] if args else None)
+            handled = self._post(event, args, kwargs, _here.ready)
+        if not handled and event == "error" and not _here.complaining:
+            _here.complaining = True  # a log handler may turn records into events
+            try:
+                log.warning("unhandled error: %s", args[0] if args else None)
+            finally:
+                _here.complaining = False
         return handled
 
     def publish(self, event: Event) -> bool:
@@ -672,7 +702,7 @@ class EventEmitter(PyeeEmitter):
 
     def atomic(self) -> _Atomic:
         """Hold the emitter's lock: what is emitted inside is delivered in one piece afterwards."""
-        return _Atomic(self)
+        return _Atomic(self.lock)
 
     async def flush(self, timeout_s: float = 1.0, *, synchronous_only: bool = False) -> bool:
         """Wait until the listeners on this loop have got what was emitted before.
@@ -684,30 +714,22 @@ class EventEmitter(PyeeEmitter):
         Returns:
             Whether all of them have.
         """
-        loop = asyncio.get_running_loop()
-        me = asyncio.current_task()
-        waiters: list[asyncio.Future[None]] = []
+        loop, me = asyncio.get_running_loop(), asyncio.current_task()
+        waiting: list[tuple[Subscription, asyncio.Future[None]]] = []
         with self.lock:
-            everyone = [s for found in self._subscriptions.values() for s in found]
-        for subscription in everyone:
-            if subscription._loop is not loop or subscription._task is me is not None:
-                continue
-            if synchronous_only and subscription._task is not None:
-                continue
-            with subscription._lock:
-                if subscription._scheduled:
+            for subscription in [s for found in self._subscriptions.values() for s in found]:
+                here = subscription._loop is loop and subscription._scheduled
+                if here and (subscription._task is None or subscription._task is not me):
                     waiter = loop.create_future()
                     subscription._waiters.append(waiter)
-                    waiters.append(waiter)
-        if not waiters:
-            return True
-        if synchronous_only:
+                    waiting.append((subscription, waiter))
+        if synchronous_only and waiting:
             # An asynchronous listener shows as such only after its first call.
             await asyncio.sleep(0)
-            waiters = [w for w in waiters if not w.done()]
-            if not waiters:
-                return True
-        _, late = await asyncio.wait(waiters, timeout=timeout_s)
+            waiting = [(s, waiter) for s, waiter in waiting if s._task is None]
+        late = {waiter for _, waiter in waiting if not waiter.done()}
+        if late:
+            _, late = await asyncio.wait(late, timeout=timeout_s)
         return not late
 
     # ---- inside ----------------------------------------------------------------------------------
@@ -716,70 +738,158 @@ class EventEmitter(PyeeEmitter):
         """The events that describe the present state, for `subscribe`."""
         return ()
 
-    def _add(self, subscription: Subscription) -> None:
-        self.emit("new_listener", subscription.event, subscription.listener)
-        with self.lock:
-            # Copy on write: a list that is being delivered to never changes.
-            present = self._subscriptions.get(subscription.event, [])
-            self._subscriptions[subscription.event] = [*present, subscription]
+    def _known(self, event: str) -> list[Subscription]:
+        """Who listens to ``event``; forgets those who no longer do.  The lock is held."""
+        present = self._subscriptions.get(event, [])
+        known = [s for s in present if s._needed]
+        if len(known) < len(present):
+            self._subscriptions[event] = known
+            for subscription in present:
+                if not subscription._needed:
+                    subscription.close()
+        if not known:
+            self._subscriptions.pop(event, None)
+        return known
 
-    def _discard(self, subscription: Subscription) -> None:
-        with self.lock:
-            present = self._subscriptions.get(subscription.event, [])
-            left = [s for s in present if s is not subscription]
-            if left:
-                self._subscriptions[subscription.event] = left
-            else:
-                self._subscriptions.pop(subscription.event, None)
+    def _add(self, subscription: Subscription) -> None:
+        """Begin to deliver to a subscription.  The lock is held."""
+        self.emit("new_listener", subscription.event, subscription.listener)
+        # Copy on write: a list that is being delivered to never changes.
+        self._subscriptions[subscription.event] = [*self._known(subscription.event), subscription]
 
     def _post(
         self, event: str, args: tuple[Any, ...], kwargs: dict[str, Any], ready: list[Subscription]
     ) -> bool:
-        """Fill mailboxes; who has to be woken goes into ``ready``."""
-        subscriptions = self._subscriptions.get(event)
-        if subscriptions:
-            for subscription in subscriptions:
-                if subscription._post(args, kwargs):
+        """Fill mailboxes; who has to be woken goes into ``ready``.  The lock is held."""
+        mail = (args, kwargs)
+        handled = idle = False
+        for subscription in self._subscriptions.get(event, ()):
+            if subscription._listening:
+                handled = True
+                if subscription._post(mail):
                     ready.append(subscription)
-                if subscription.once:
-                    self._discard(subscription)
-        if self._relay is not None:
-            ready.extend(self._relay(event, args))
-        return bool(subscriptions)
+            else:
+                idle = True
+        if idle:
+            self._known(event)
+        if self._relay is not None and self._relay(event, args, ready):
+            handled = True
+        return handled
 
     def _after_fork(self) -> None:
+        """Begin anew in a child process: other threads may have held the locks."""
         self.lock = threading.RLock()
         self._lock = threading.Lock()
-        self._depth, self._ready = 0, []
-        for event, found in list(self._subscriptions.items()):
-            left = [s for s in found if s._after_fork()]
-            if left:
-                self._subscriptions[event] = left
-            else:
-                del self._subscriptions[event]
+        for found in self._subscriptions.values():
+            for subscription in found:
+                subscription._after_fork(self.lock)
+        for event in list(self._subscriptions):
+            self._known(event)
+
+
+# ---- waking --------------------------------------------------------------------------------------
+
+
+class _Here(threading.local):
+    """What belongs to one thread.
+
+    Attributes:
+        depth: how many emitters' locks it holds.
+        ready: whom it has to wake once it holds none: a listener must never run under a lock.
+        complaining: whether it is logging an unhandled error at the moment.
+    """
+
+    def __init__(self) -> None:
+        self.depth = 0
+        self.ready: list[Subscription] = []
+        self.complaining = False
+
+    _after_fork = __init__
+
+
+_here = _Here()
+reset_after_fork(_here)
 
 
 class _Atomic:
-    """Holds an emitter's lock, and wakes the listeners when the outermost holder lets go."""
+    """Holds an emitter's lock; the thread wakes listeners when it has let go of its last one."""
 
-    __slots__ = ("_emitter",)
+    __slots__ = ("_lock",)
 
-    def __init__(self, emitter: EventEmitter) -> None:
-        self._emitter = emitter
+    def __init__(self, lock: threading.RLock) -> None:
+        self._lock = lock
 
     def __enter__(self) -> None:
-        self._emitter.lock.acquire()
-        self._emitter._depth += 1
+        self._lock.acquire()
+        _here.depth += 1
 
     def __exit__(self, *exc: object) -> None:
-        emitter = self._emitter
-        emitter._depth -= 1
-        ready: list[Subscription] = []
-        if emitter._depth == 0 and emitter._ready:
-            ready, emitter._ready = emitter._ready, []
-        emitter.lock.release()
-        for subscription in ready:
-            subscription._schedule()
+        here = _here
+        here.depth -= 1
+        self._lock.release()
+        if here.depth == 0 and here.ready:
+            ready, here.ready = here.ready, []
+            _wake(ready)
+
+
+def _wake(ready: list[Subscription]) -> None:
+    """Have mailboxes emptied, by one call for each loop; the inline ones here and now."""
+    by_loop: dict[asyncio.AbstractEventLoop | None, list[Subscription]] = {}
+    for subscription in ready:
+        if not subscription._inline:
+            by_loop.setdefault(subscription._loop, []).append(subscription)
+    for loop, subscriptions in by_loop.items():
+        _hand_over(loop, subscriptions)
+    for subscription in ready:
+        if subscription._inline:
+            subscription._drain()
+
+
+def _hand_over(loop: asyncio.AbstractEventLoop | None, subscriptions: list[Subscription]) -> None:
+    try:
+        place = _dispatcher.loop if loop is None else loop
+        if asyncio._get_running_loop() is place:
+            place.call_soon(_drain_each, subscriptions)
+        else:
+            place.call_soon_threadsafe(_drain_each, subscriptions)
+    except RuntimeError:
+        # The loop is closed, and nobody is left to listen; or no thread can be started now.
+        for subscription in subscriptions:
+            subscription._scheduled = False
+            if loop is not None:
+                subscription.close()
+
+
+def _drain_each(subscriptions: list[Subscription]) -> None:
+    for subscription in subscriptions:
+        subscription._drain()
+
+
+def _raise(error: BaseException) -> None:
+    raise error
+
+
+def _discard(result: Awaitable[Any] | None) -> None:
+    """Avoid the warning about a coroutine that nobody has awaited."""
+    if inspect.iscoroutine(result):
+        result.close()
+
+
+# ---- facts about listeners -----------------------------------------------------------------------
+
+
+def _check(delivery: str, limit: int) -> None:
+    if delivery not in get_args(Delivery):
+        raise InvalidParameterError(
+            f"delivery must be one of {', '.join(get_args(Delivery))}, got {delivery!r}"
+        )
+    if limit < 1:
+        raise InvalidParameterError(f"limit must be 1 event or more, got {limit!r}")
+
+
+def _loop_here() -> asyncio.AbstractEventLoop | None:
+    """The loop to deliver on; None for the dispatcher's, which may be replaced by another."""
+    return None if on_dispatcher_thread() else asyncio._get_running_loop()
 
 
 def _reference(listener: Listener, weak: bool, gone: Callable[[], None]) -> Callable[[], Any]:
@@ -789,17 +899,32 @@ def _reference(listener: Listener, weak: bool, gone: Callable[[], None]) -> Call
     return kind(listener, lambda _: gone())
 
 
-def _described(listener: Listener | None) -> str:
-    return getattr(listener, "__qualname__", None) or repr(listener)
+def _nobody() -> None:
+    """The listener of a closed subscription."""
 
 
-_emitters: weakref.WeakSet[EventEmitter] = weakref.WeakSet()
+def _described(listener: Listener) -> str:
+    """The name of a listener; never its repr, which may show arguments and may fail."""
+    function = getattr(listener, "func", listener)  # of functools.partial
+    name = getattr(function, "__qualname__", None)
+    return name if isinstance(name, str) else type(function).__qualname__
 
 
-def _after_fork() -> None:
-    for emitter in list(_emitters):
-        emitter._after_fork()
+def _with_count(mail: _Mail, missed: int) -> _Mail:
+    """``mail`` with the number of events that were dropped before it, if it can tell."""
+    args, kwargs = mail
+    if args and isinstance(args[0], StatusChanged):
+        args = (msgspec.structs.replace(args[0], coalesced=missed), *args[1:])
+    return args, kwargs
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+def _subject(mail: _Mail) -> str | None:
+    args = mail[0]
+    return args[0].provider_id if args and isinstance(args[0], Event) else None
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return redact(str(error))[:500]
+    except Exception:  # noqa: BLE001 - an exception of somebody else, whose text may not work
+        return ""

@@ -8,6 +8,7 @@ the code between ``with`` is ever cancelled, never what the caller does in betwe
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 
@@ -16,15 +17,18 @@ class Interrupter:
 
     with interrupter:
         delta = await deltas.__anext__()     # `interrupt(error)` raises ``error`` here
+
+    Attributes:
+        error: what it was interrupted with, or None.
+        loop: the loop it was first used on, or None.
     """
 
     __slots__ = ("_before", "_cancelled", "_task", "error", "loop")
 
     def __init__(self) -> None:
         self.error: Exception | None = None
-        self._task: asyncio.Task[Any] | None = None
         self.loop: asyncio.AbstractEventLoop | None = None
-        """The loop it was first used on, or None."""
+        self._task: asyncio.Task[Any] | None = None
         self._cancelled = False
         self._before = 0
 
@@ -38,31 +42,27 @@ class Interrupter:
 
         Safe from any thread; only the first error counts.
         """
-        loop = self.loop
-        if loop is None or asyncio._get_running_loop() is loop:
-            self._interrupt(error)
-            return
-        try:
-            loop.call_soon_threadsafe(self._interrupt, error)
-        except RuntimeError:  # the loop is closed, and what ran on it has ended with it
-            self.error = self.error or error
-
-    def _interrupt(self, error: Exception) -> None:
         if self.error is not None:
             return
+        # First the error, then a look at the loop; `__enter__` does it the other way round.  So
+        # whichever thread is faster, one of them sees what the other has done.
         self.error = error
-        task = self._task
-        # A task that interrupts itself is not waiting; it sees the error when it next waits.
-        if task is not None and task is not asyncio.current_task():
+        if self.loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed, its awaits have ended
+                self.loop.call_soon_threadsafe(self._cancel)
+
+    def _cancel(self) -> None:
+        """Runs between two steps of the task, so it never cancels one that does not wait."""
+        if self._task is not None:
             self._cancelled = True
-            task.cancel()
+            self._task.cancel()
 
     def __enter__(self) -> None:
-        if self.error is not None:
-            raise self.error
         task = asyncio.current_task()
         if self.loop is None and task is not None:
             self.loop = task.get_loop()
+        if self.error is not None:
+            raise self.error
         if task is not None:
             self._before = task.cancelling()
         self._task = task

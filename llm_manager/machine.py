@@ -13,6 +13,7 @@ from uuid import uuid4
 
 import msgspec
 
+from ._threads import reset_after_fork
 from .events import EventEmitter, StatusChanged
 from .status import LEGAL_TRANSITIONS, LLMProviderStatus, ProviderStatus, Reason
 
@@ -35,9 +36,10 @@ class StatusMachine:
     strict: ClassVar[bool] = False
 
     def __init__(self, emitter: EventEmitter, provider_id: str) -> None:
-        self.state = LLMProviderStatus(provider_id=provider_id, instance_id=uuid4().hex[:12])
+        self.state = LLMProviderStatus(provider_id=provider_id, instance_id=_new_instance_id())
         self.stale_evidence = 0
         self._emitter = emitter
+        reset_after_fork(self)
 
     def change(
         self,
@@ -58,31 +60,18 @@ class StatusMachine:
         Raises:
             IllegalTransitionError: in strict mode, if the table has no such step.
         """
-        with self._emitter.atomic():
-            previous = self.state
-            if epoch is not None and epoch != previous.epoch:
-                self.stale_evidence += 1
-                return False
-            word = previous.status if status is None else status
-            if word is not previous.status:
-                if word not in LEGAL_TRANSITIONS[previous.status]:
-                    return self._refuse(previous, word)
-                fields["since"] = datetime.now(UTC)
-            current = msgspec.structs.replace(
-                previous, status=word, reason=reason or previous.reason, **fields
-            )
-            if current.same_state(previous):
-                self.state = current
-                return False
-            current = msgspec.structs.replace(current, seq=previous.seq + 1)
-            self.state = current
-            event = StatusChanged(
-                provider_id=current.provider_id, previous=previous, current=current
-            )
-            self._emitter.publish(event)
-            if word is not previous.status:
-                self._emitter.emit(word.value, event)
-            return True
+        try:
+            with self._emitter.atomic():
+                if epoch is not None and epoch != self.state.epoch:
+                    self.stale_evidence += 1
+                    return False
+                return self._step(status or self.state.status, reason or self.state.reason, fields)
+        except IllegalTransitionError as error:
+            if self.strict:
+                raise
+            # Not before the lock is free: a log handler may wait for another thread that emits.
+            log.error("%s; ignored", error)  # noqa: TRY400 - the way here is of no interest
+            return False
 
     def measure(self, **fields: Any) -> None:
         """Update measurements, which are no change of the state."""
@@ -95,9 +84,47 @@ class StatusMachine:
             self.state = msgspec.structs.replace(self.state, epoch=self.state.epoch + 1)
             return self.state.epoch
 
-    def _refuse(self, previous: LLMProviderStatus, word: ProviderStatus) -> bool:
-        text = f"{previous.provider_id}: no step from {previous.status} to {word}"
-        if self.strict:
-            raise IllegalTransitionError(text)
-        log.error("%s; ignored", text)
-        return False
+    def _step(self, word: ProviderStatus, reason: Reason, fields: dict[str, Any]) -> bool:
+        previous, now = self.state, datetime.now(UTC)
+        moved = word is not previous.status
+        if moved:
+            if word not in LEGAL_TRANSITIONS[previous.status]:
+                raise IllegalTransitionError(
+                    f"{previous.provider_id}: no step from {previous.status} to {word}"
+                )
+            fields["since"] = now
+        current = msgspec.structs.replace(
+            previous, status=word, reason=reason, seq=previous.seq + 1, **fields
+        )
+        if current.same_state(previous):
+            self.state = msgspec.structs.replace(current, seq=previous.seq)
+            return False
+        self.state = current
+        event = StatusChanged(
+            provider_id=current.provider_id, at=now, previous=previous, current=current
+        )
+        self._emitter.publish(event)
+        if moved:
+            self._emitter.emit(word.value, event)
+        return True
+
+    def _after_fork(self) -> None:
+        """In a child process nothing is connected, and what the parent knows is no evidence."""
+        state = self.state
+        if state.status in (ProviderStatus.DISCONNECTED, ProviderStatus.CLOSED):
+            self.state = msgspec.structs.replace(state, instance_id=_new_instance_id())
+            return
+        self.state = LLMProviderStatus(
+            provider_id=state.provider_id,
+            instance_id=_new_instance_id(),
+            reason=Reason.FORKED,
+            seq=state.seq + 1,
+            epoch=state.epoch + 1,
+            since=datetime.now(UTC),
+            models_revision=state.models_revision,
+            models_stale=state.models_stale,
+        )
+
+
+def _new_instance_id() -> str:
+    return uuid4().hex[:12]

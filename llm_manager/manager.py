@@ -101,7 +101,7 @@ class LLMProviderManager(EventEmitter):
         self._providers: dict[str, BaseLLMProvider] = {}
         self._active: str | None = None
         self._gseq = 0
-        self._last_relayed: Event | None = None
+        self._last_relayed: dict[str, tuple[Event, Event]] = {}
         self._closed = False
 
     @classmethod
@@ -188,7 +188,7 @@ class LLMProviderManager(EventEmitter):
                 raise InvalidParameterError(f"{made!r} is closed and cannot be used again")
             self._providers[made.id] = made
             made._relay = self._relayed
-            self._publish(ProviderAdded(provider_id=made.id))
+            self._publish(ProviderAdded(provider_id=made.id, status=made.status))
             if self._active is None:
                 self._activate(made.id, "first")
         return made
@@ -208,6 +208,7 @@ class LLMProviderManager(EventEmitter):
         with provider.atomic(), self.atomic():
             if self._providers.pop(id, None) is provider:
                 provider._relay = None
+                self._last_relayed.pop(id, None)
                 if self._active == id:
                     self._activate(None, "removed")
                 self._publish(ProviderRemoved(provider_id=id))
@@ -415,21 +416,21 @@ class LLMProviderManager(EventEmitter):
         self._gseq += 1
         return msgspec.structs.replace(event, gseq=self._gseq)
 
-    def _relayed(self, name: str, args: tuple[Any, ...]) -> Iterable[Subscription]:
-        """Re-emit an event of a provider; returns the listeners to wake.
+    def _relayed(self, name: str, args: tuple[Any, ...], ready: list[Subscription]) -> bool:
+        """Re-emit an event of a provider; says whether anybody listens to it here.
 
         The provider's lock is held; ours is only ever taken after a provider's or alone.
         """
         if not args or not isinstance(args[0], Event):
-            return ()
-        ready: list[Subscription] = []
+            return False
+        event = args[0]
         with self.lock:
-            if name == args[0].name:
-                self._last_relayed = self._numbered(args[0])
-            # Otherwise it is the second name of a status change: the same event, the same number.
-            event = self._last_relayed
-            self._post(name, (event, *args[1:]), {}, ready)
-        return ready
+            # A status change comes under two names: one event, under one number.
+            original, numbered = self._last_relayed.get(event.provider_id, (None, event))
+            if original is not event:
+                numbered = self._numbered(event)
+                self._last_relayed[event.provider_id] = (event, numbered)
+            return self._post(name, (numbered, *args[1:]), {}, ready)
 
     def _present(self, event: str) -> Iterable[Event]:
         if event == StatusChanged.name:

@@ -18,6 +18,7 @@ from llm_manager import (
     ModelNotFoundError,
     ProviderConnectionError,
     ProviderNotFoundError,
+    ProviderStatus,
     RetryPolicy,
     register_provider,
 )
@@ -92,6 +93,27 @@ async def test_the_first_one_becomes_the_active_one_and_both_are_announced(manag
         ("activeProviderChanged", "a"),
         ("providerAdded", "b"),
     ]
+
+
+async def test_a_provider_added_later_brings_its_status_along(manager) -> None:
+    provider = echo()
+    await provider.connect()
+    record = Record(manager)
+    manager.register_provider(provider)
+    assert record.named("providerAdded")[0].status.status == "connected"
+
+
+async def test_a_listener_of_the_manager_counts_as_a_listener(manager, caplog) -> None:
+    class Sticky(EchoProvider):
+        async def _close(self) -> None:
+            raise OSError("the socket is stuck")
+
+    provider = manager.register_provider(Sticky)
+    record = Record(manager)
+    await provider.connect()
+    await provider.disconnect()
+    assert [e.operation for e in record.named("error")] == ["close"]
+    assert "unhandled" not in caplog.text
 
 
 async def test_an_id_can_be_taken_only_once(manager) -> None:
@@ -174,6 +196,33 @@ async def test_a_kind_of_ones_own_can_be_registered_by_code(manager) -> None:
         unregister_kind("shouting")
     with pytest.raises(ProviderNotFoundError):
         unregister_kind("shouting")
+
+
+def test_a_status_word_of_one_provider_is_never_taken_for_that_of_another() -> None:
+    manager = LLMProviderManager()
+    providers = [manager.register_provider("echo", id=f"p{i}") for i in range(3)]
+    wrong, numbers = [], []
+    for word in ("connecting", "connected", "draining", "disconnected"):
+
+        def look(event, word=word) -> None:
+            if event.current.status != word:
+                wrong.append((word, event.current.status))
+
+        manager.on(word, look, delivery="inline")
+    manager.on("statusChanged", lambda e: numbers.append(e.gseq), delivery="inline")
+
+    def flip(provider) -> None:
+        for _ in range(300):
+            for word in ("connecting", "connected", "draining", "disconnected"):
+                provider._machine.change(ProviderStatus(word))
+
+    threads = [threading.Thread(target=flip, args=(p,)) for p in providers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    assert numbers == sorted(set(numbers))
 
 
 # ---- asking --------------------------------------------------------------------------------------
