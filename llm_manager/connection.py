@@ -52,6 +52,8 @@ S = ProviderStatus
 FAILURE_THRESHOLD = 3
 # Evidence younger than this is believed without asking again.
 FRESH_S = 30.0
+# Who asks whether a provider is available waits no longer than this.
+AVAILABLE_S = 5.0
 
 
 class Connection:
@@ -135,10 +137,16 @@ class Connection:
         if self.status.usable and age_s < FRESH_S:
             return True
         seen = self.status.live and self.status is not S.FAILED
+        epoch = self._machine.state.epoch
+        limit_s = min(self._probe_timeout_s, AVAILABLE_S)
         try:
-            async with asyncio.timeout(min(self._probe_timeout_s, 5.0)):
+            async with asyncio.timeout(limit_s):
                 await (self._attempt if seen else self._trial).join()
-        except (LLMError, TimeoutError):
+        except TimeoutError:
+            if seen:
+                self.failed(RequestTimeoutError(f"no answer within {limit_s:g} s"), epoch)
+            return False
+        except LLMError:
             return False
         return True
 
@@ -323,7 +331,10 @@ class Connection:
             self._cool_down(error, epoch)
             return
         except LLMError as error:
-            self._judge(error, epoch)
+            if self.status.usable and is_soft_failure(error):
+                self.failed(error, epoch)  # one slow answer to a probe proves little
+            else:
+                self._judge(error, epoch)
             raise
         except asyncio.CancelledError:
             await self._undo(epoch)

@@ -246,6 +246,19 @@ async def test_fresh_evidence_is_believed_without_another_probe() -> None:
     assert provider.listed == 1
 
 
+async def test_a_server_that_does_not_answer_is_unavailable_and_lost_after_three_looks() -> None:
+    provider = Counting()
+    provider._connection._probe_timeout_s = 0.02
+    await provider.connect()
+    provider._connection._verified_s = None  # as if it were long ago
+    provider.gate.clear()
+    for expected in ("connected", "connected", "reconnecting"):
+        assert not await provider.is_available()
+        assert provider.status.status == expected
+    assert provider.status.reason == "timeout"
+    await provider.close()
+
+
 async def test_an_unreachable_provider_is_unavailable_without_an_error() -> None:
     provider = echo()
     provider.go_offline()
