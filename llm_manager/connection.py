@@ -138,13 +138,12 @@ class Connection:
             return True
         seen = self.status.live and self.status is not S.FAILED
         epoch = self._machine.state.epoch
-        limit_s = min(self._probe_timeout_s, AVAILABLE_S)
         try:
-            async with asyncio.timeout(limit_s):
+            async with asyncio.timeout(AVAILABLE_S):
                 await (self._attempt if seen else self._trial).join()
         except TimeoutError:
             if seen:
-                self.failed(RequestTimeoutError(f"no answer within {limit_s:g} s"), epoch)
+                self.failed(RequestTimeoutError(f"no answer within {AVAILABLE_S:g} s"), epoch)
             return False
         except LLMError:
             return False
