@@ -13,7 +13,7 @@ from collections.abc import Awaitable
 from typing import TypeVar
 
 from ._threads import LoopThread
-from .errors import RequestTimeoutError
+from .errors import RequestCancelledError, RequestTimeoutError
 from .events import on_dispatcher_thread
 
 T = TypeVar("T")
@@ -31,6 +31,7 @@ def run_sync(work: Awaitable[T], timeout_s: float | None = None) -> T:
     Raises:
         RuntimeError: called where waiting would freeze an event loop or wait for itself.
         RequestTimeoutError: ``timeout_s`` is over.
+        RequestCancelledError: the interpreter ends.
     """
     problem = _why_not_here()
     if problem is not None:
@@ -49,6 +50,8 @@ def run_sync(work: Awaitable[T], timeout_s: float | None = None) -> T:
             raise
         future.cancel()
         raise RequestTimeoutError(f"not done within {timeout_s:g} s") from None
+    except concurrent.futures.CancelledError:
+        raise RequestCancelledError("the interpreter is shutting down") from None
     except BaseException:
         future.cancel()  # Ctrl-C while waiting: the work must not go on alone
         raise

@@ -95,6 +95,7 @@ class Connection:
         self._supervisor = Supervisor(emitter, machine, self._attempt.join, backoff)
         self._streams: weakref.WeakValueDictionary[str, LLMStream] = weakref.WeakValueDictionary()
         self._drained: list[asyncio.Future[None]] = []
+        self._arriving = 0
         self._soft_failures = 0
         self._verified_s: float | None = None
         self._last_error: LLMError | None = None
@@ -133,6 +134,7 @@ class Connection:
         """See `BaseLLMProvider.is_available`."""
         if self.status in (S.CLOSED, S.DRAINING):
             return False
+        self._end_cooldown_if_due()
         age_s = math.inf if self._verified_s is None else monotonic() - self._verified_s
         if self.status.usable and age_s < FRESH_S:
             return True
@@ -182,19 +184,25 @@ class Connection:
         """Remember a request so that a shutdown can end it; does not keep it alive."""
         self._streams[stream.request_id] = stream
 
-    async def ensure_open(self) -> None:
+    async def _ensure_open(self) -> None:
         """Open the provider if it is not open; proves nothing.
 
         Raises:
             ProviderConnectionError: it is draining or closed.
             LLMError: it cannot be opened.
         """
-        self._refuse_if_closed()
-        if self.status is S.DRAINING:
-            raise ProviderConnectionError(
-                "it is shutting down and takes no new requests", code="draining", retryable=False
-            )
-        if not self._opened or self.status is S.DISCONNECTED:
+        # Looked at again after each wait, in which somebody may have disconnected or closed it.
+        while True:
+            self._refuse_if_closed()
+            if self.status is S.DRAINING:
+                raise ProviderConnectionError(
+                    "it is shutting down and takes no new requests",
+                    code="draining",
+                    retryable=False,
+                )
+            if self._opened and self.status is not S.DISCONNECTED:
+                return
+            await self._trial.settled()
             await self._opening.join()
 
     async def begin_request(self) -> int:
@@ -206,15 +214,20 @@ class Connection:
             ProviderConnectionError: it is draining or closed.
             LLMError: it cannot be opened.
         """
+        self._arriving += 1
         try:
-            await self.ensure_open()
+            await self._ensure_open()
         except asyncio.CancelledError:
+            self._arriving -= 1
             await self.drop_if_unproven(self._machine.state.epoch)
             raise
+        except BaseException:
+            self._arriving -= 1
+            raise
+        self._arriving -= 1
         if self.status is S.FAILED:
             # Somebody asks again, so something may have been repaired.
-            self._machine.begin_epoch()
-            self._machine.change(S.CONNECTING, Reason.USER, error=None)
+            self._begin(Reason.USER)
         with self._emitter.atomic():
             self._machine.measure(in_flight=self._machine.state.in_flight + 1)
             return self._machine.state.epoch
@@ -232,7 +245,7 @@ class Connection:
 
         "connecting" must not stay when nothing is being attempted any more.
         """
-        if not self._attempt.running and not self._opening.running:
+        if not self._attempt.running:
             await self._undo(epoch)
 
     @asynccontextmanager
@@ -296,9 +309,8 @@ class Connection:
     # ---- one attempt -----------------------------------------------------------------------------
 
     async def _open(self) -> None:
-        """Open the provider once; a failure is judged, a cancellation undone."""
+        """Open the provider once; a failure is judged, what is half open is closed."""
         await self._stopping.settled()
-        await self._trial.settled()
         self._refuse_if_closed()
         if self.status in (S.DISCONNECTED, S.FAILED):
             self._begin(Reason.STARTUP if self.status is S.DISCONNECTED else Reason.USER)
@@ -308,7 +320,7 @@ class Connection:
         try:
             await self._open_provider()
         except asyncio.CancelledError:
-            await self._undo(epoch)
+            await self._undo_open()  # those who waited for it set the status
             raise
         except Exception as error:  # noqa: BLE001 - a provider's author may raise anything
             known = as_llm_error(error).in_context(provider_id=self._machine.state.provider_id)
@@ -322,7 +334,11 @@ class Connection:
         await self._trial.settled()
         if self.status in (S.DISCONNECTED, S.FAILED):
             self._begin(Reason.USER)
-        await self._opening.join()
+        try:
+            await self._opening.join()
+        except asyncio.CancelledError:
+            await self._undo(self._machine.state.epoch)
+            raise
         epoch = self._machine.state.epoch
         try:
             has_models = await self._probe()
@@ -338,6 +354,10 @@ class Connection:
         except asyncio.CancelledError:
             await self._undo(epoch)
             raise
+        if epoch != self._machine.state.epoch:
+            # It began anew meanwhile; whoever did that may have gone again.
+            await self._undo(self._machine.state.epoch)
+            return
         self._verified_s = monotonic()
         self._soft_failures = 0
         if has_models is False:
@@ -429,8 +449,10 @@ class Connection:
             reason = reason_of(error) if known else Reason.INVALID_CONFIG
             self._machine.change(S.FAILED, reason, epoch=epoch, error=info, retry_at=None)
             return
-        if self._machine.change(S.RECONNECTING, reason_of(error), epoch=epoch, error=info):
-            self._supervisor.lost(epoch)
+        self._machine.change(S.RECONNECTING, reason_of(error), epoch=epoch, error=info)
+        state = self._machine.state
+        if state.status is S.RECONNECTING and state.epoch == epoch:
+            self._supervisor.lost(epoch)  # not only for a change: who tried may have gone
 
     def _cool_down(self, error: RateLimitError, epoch: int) -> None:
         """A rate limit proves that the provider is there; it wants to be left alone for a while."""
@@ -450,6 +472,12 @@ class Connection:
         )
         if changed and wait_s and until is not None:
             self._supervisor.run(self._cooled_down(wait_s, until, epoch), "cooldown")
+
+    def _end_cooldown_if_due(self) -> None:
+        """Do what the timer would have done, if its loop has gone."""
+        state = self._machine.state
+        if state.cooldown_until is not None and state.cooldown_until <= datetime.now(UTC):
+            self._usable(S.CONNECTED, Reason.RECOVERED, state.epoch)
 
     async def _cooled_down(self, wait_s: float, until: datetime, epoch: int) -> None:
         await asyncio.sleep(wait_s)
@@ -486,23 +514,31 @@ class Connection:
         if self._machine.state.in_flight == 0:
             self._drain_until_s = 0.0
         self._machine.begin_epoch()
-        self._machine.change(S.DRAINING, reason, error=None, attempt=0, retry_at=None)
-        self._supervisor.stop()
-        await self._attempt.cancel()
-        await self._opening.cancel()
+        if self.status is not S.DISCONNECTED:
+            self._machine.change(S.DRAINING, reason, error=None, attempt=0, retry_at=None)
         try:
+            self._supervisor.stop()
+            await self._attempt.cancel()
+            await self._opening.cancel()
             while (left_s := self._drain_until_s - monotonic()) > 0 and await self._busy(left_s):
                 pass
             if self._machine.state.in_flight:
                 reason = Reason.DRAIN_TIMEOUT
-                for stream in list(self._streams.values()):
+                for stream in self._running_streams():
                     stream.interrupt(
                         RequestCancelledError("the provider was disconnected", code="draining")
                     )
                 await self._busy(1.0)
         finally:
-            await self._undo_open()
-            self._machine.change(S.DISCONNECTED, reason, cooldown_until=None)
+            try:
+                await self._undo_open()
+            finally:
+                self._machine.change(S.DISCONNECTED, reason, cooldown_until=None)
+
+    def _running_streams(self) -> list[LLMStream]:
+        # Other threads add to the dictionary, and garbage collection takes from it.
+        streams = [reference() for reference in self._streams.valuerefs()]
+        return [s for s in streams if s is not None and s.running]
 
     async def _busy(self, timeout_s: float) -> bool:
         """Wait until no request runs, `disconnect` is called again, or the time is up."""
@@ -522,9 +558,14 @@ class Connection:
     async def _undo(self, epoch: int) -> None:
         """The last one who wanted the connection has gone: leave nothing behind."""
         state = self._machine.state
-        if state.status is S.CONNECTING and state.epoch == epoch and state.in_flight == 0:
-            await self._undo_open()
+        if state.status is S.CONNECTING and state.epoch == epoch and not self._is_wanted():
+            # The status first: a second cancellation may come while it is closed.
             self._machine.change(S.DISCONNECTED, Reason.USER, epoch=epoch)
+            await self._undo_open()
+
+    def _is_wanted(self) -> bool:
+        """Whether anybody else still works on the connection, or waits for it."""
+        return bool(self._arriving or self._machine.state.in_flight) or self._opening.running
 
     async def _undo_open(self) -> None:
         self._opened = False

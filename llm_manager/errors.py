@@ -32,6 +32,7 @@ That is why a vendor library's exception is kept as text in ``original`` and nev
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from .redaction import redact
@@ -83,7 +84,7 @@ class LLMError(Exception):
             self.code = code
         if retryable is not None:
             self.retryable = retryable
-        self.retry_after_s = retry_after_s
+        self.retry_after_s = _sensible(retry_after_s)
         self.provider_id = provider_id
         self.http_status = http_status
         self.request_id = request_id
@@ -109,6 +110,13 @@ class LLMError(Exception):
         if self.request_id is None:
             self.request_id = request_id
         return self
+
+
+def _sensible(wait_s: float | None) -> float | None:
+    """A wait as a server states it, if anybody could wait for it; never longer than a year."""
+    if wait_s is None or not math.isfinite(wait_s) or wait_s < 0:
+        return None
+    return min(wait_s, 365 * 86_400.0)
 
 
 def _rebuild(kind: type[LLMError], message: str, state: dict[str, Any]) -> LLMError:

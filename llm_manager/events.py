@@ -459,21 +459,16 @@ class Subscription:
             try:
                 result = self._call(*mail)
             except BaseException as error:
-                # An exit (Ctrl-C, sys.exit), or a log handler that raises; the mailbox goes on.
                 if self._inline:
                     self._scheduled = False
                     raise
-                asyncio.get_running_loop().call_soon(_raise, error)
-                continue
-            if result is None:
-                continue
-            if not self._inline:
+                _raise_apart(error)
+                break
+            if result is not None:
                 # One that could not be told from a function before it was called.
                 self._asynchronous = True
                 self._start(result)
                 return
-            _discard(result)
-            self._failed(TypeError("a listener with delivery='inline' must not be async"))
         _wake([self])
 
     def _start(self, result: Awaitable[Any] | None = None) -> None:
@@ -496,12 +491,15 @@ class Subscription:
             with self._lock:
                 self._rest()
             raise
-        except BaseException:
-            _wake([self])  # as in `_drain`
-            raise
+        except BaseException as error:  # noqa: BLE001 - raised elsewhere
+            _raise_apart(error)
+            _wake([self])
 
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Awaitable[Any] | None:
-        """Call the listener; returns what is left to wait for, or None."""
+        """Call the listener; returns what is left to wait for, or None.
+
+        Nothing is raised but an exit (Ctrl-C, `sys.exit`) and what a broken log handler raises.
+        """
         listener = self.listener
         if listener is None:
             return None
@@ -512,10 +510,14 @@ class Subscription:
         except BaseException as error:  # noqa: BLE001 - whatever a listener raises is its own affair
             self._failed(error)
             return None
-        if result is not None and inspect.isawaitable(result):
-            return result
-        self._consecutive = 0
-        return None
+        if result is None or not inspect.isawaitable(result):
+            self._consecutive = 0
+            return None
+        if self._inline:
+            _discard(result)
+            self._failed(TypeError("a listener with delivery='inline' must not be async"))
+            return None
+        return result
 
     async def _done(self, result: Awaitable[Any]) -> None:
         """Wait until an asynchronous listener has ended."""
@@ -865,8 +867,13 @@ def _drain_each(subscriptions: list[Subscription]) -> None:
         subscription._drain()
 
 
-def _raise(error: BaseException) -> None:
-    raise error
+def _raise_apart(error: BaseException) -> None:
+    """Raise ``error`` into the running loop, before anything else is delivered."""
+
+    def throw() -> None:
+        raise error
+
+    asyncio.get_running_loop().call_soon(throw)
 
 
 def _discard(result: Awaitable[Any] | None) -> None:

@@ -20,6 +20,16 @@ from .status import LEGAL_TRANSITIONS, LLMProviderStatus, ProviderStatus, Reason
 log = logging.getLogger("llm_manager.status")
 
 
+_OPEN_TO_EVIDENCE = frozenset(
+    {
+        ProviderStatus.CONNECTING,
+        ProviderStatus.CONNECTED,
+        ProviderStatus.DEGRADED,
+        ProviderStatus.RECONNECTING,
+    }
+)
+
+
 class IllegalTransitionError(RuntimeError):
     """A step that the table of legal transitions does not have; a defect of the program."""
 
@@ -54,7 +64,8 @@ class StatusMachine:
         Args:
             status: the new word, or None to keep it.
             reason: why, or None to keep the reason.
-            epoch: to which epoch the evidence belongs; from an older one it changes nothing.
+            epoch: to which epoch the evidence belongs; it changes nothing if that is over, or if
+                the provider has failed or was stopped: what comes late cannot wake it.
             fields: other fields of the snapshot.
 
         Raises:
@@ -62,7 +73,7 @@ class StatusMachine:
         """
         try:
             with self._emitter.atomic():
-                if epoch is not None and epoch != self.state.epoch:
+                if epoch is not None and self._is_stale(epoch):
                     self.stale_evidence += 1
                     return False
                 return self._step(status or self.state.status, reason or self.state.reason, fields)
@@ -83,6 +94,9 @@ class StatusMachine:
         with self._emitter.atomic():
             self.state = msgspec.structs.replace(self.state, epoch=self.state.epoch + 1)
             return self.state.epoch
+
+    def _is_stale(self, epoch: int) -> bool:
+        return epoch != self.state.epoch or self.state.status not in _OPEN_TO_EVIDENCE
 
     def _step(self, word: ProviderStatus, reason: Reason, fields: dict[str, Any]) -> bool:
         previous, now = self.state, datetime.now(UTC)

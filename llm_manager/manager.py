@@ -217,7 +217,8 @@ class LLMProviderManager(EventEmitter):
     @property
     def active_provider(self) -> BaseLLMProvider | None:
         """The provider for requests that name none."""
-        return None if self._active is None else self._providers[self._active]
+        with self.lock:
+            return None if self._active is None else self._providers[self._active]
 
     def set_active_provider(self, id: str | None) -> None:
         """Choose the provider for requests that name none.

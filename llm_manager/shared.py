@@ -62,7 +62,10 @@ class SharedCall(Generic[T]):
     @property
     def running(self) -> bool:
         run = self._run
-        return run is not None and not run.ended.done() and not run.dead
+        if run is None or run.ended.done() or run.dead:
+            return False
+        # The task may have ended a turn of the loop before that is told.
+        return run.task is None or not run.task.done()
 
     async def join(self) -> T:
         """The outcome of the running call, or of a new one."""

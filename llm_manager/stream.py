@@ -168,10 +168,16 @@ class LLMStream:
         self._started = False
         self._done = False
         self._ended = False
+        self._closed_early = False
 
     def __repr__(self) -> str:
-        state = "ended" if self._ended else "running" if self._started else "not started"
+        state = "ended" if self._ended else "running" if self.running else "not started"
         return f"<LLMStream {self.request_id} to {self._assembly.provider_id!r}, {state}>"
+
+    @property
+    def running(self) -> bool:
+        """Whether it has been started and has not ended."""
+        return self._started and not self._ended
 
     @property
     def request_id(self) -> str:
@@ -207,6 +213,7 @@ class LLMStream:
     async def aclose(self) -> None:
         """Close the connection; nothing happens if it is closed already."""
         self._started = True
+        self._closed_early = not self._ended
         if self._interrupter.waiting:
             # Another task reads right now; it gets the error and closes everything itself.
             self.cancel("closed while it was read")
@@ -250,6 +257,9 @@ class LLMStream:
                     with interrupter:
                         delta = await advance()
                 except StopAsyncIteration:
+                    if self._closed_early:
+                        # It was closed between two pieces: a part must not look like the whole.
+                        raise RequestCancelledError("closed while it was read") from None
                     break
                 event = add(delta)
                 if event is not None:

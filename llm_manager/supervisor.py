@@ -74,6 +74,7 @@ class Supervisor:
         self._backoff = backoff
         self._tasks: set[asyncio.Task[None]] = set()
         self._healing: asyncio.Task[None] | None = None
+        self._healing_epoch = -1
         self._wake: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
         self._attempts = 0
         self._usable_since_s: float | None = None
@@ -87,12 +88,17 @@ class Supervisor:
 
     def lost(self, epoch: int) -> None:
         """The provider is not reachable any more: try again until it is, or is stopped."""
-        if self._healing is not None and not self._healing.done():
-            return
+        healing = self._healing
+        if healing is not None and not healing.done() and healing.get_loop().is_running():
+            if self._healing_epoch == epoch:
+                return
+            _cancel(healing)
         held_s = monotonic() - self._usable_since_s if self._usable_since_s else STABLE_S
         if held_s >= STABLE_S:
             self._attempts = 0
-        self._healing = self.run(self._heal(epoch), "reconnect")
+        self._healing, self._healing_epoch = self.run(self._heal(epoch), "reconnect"), epoch
+        if self._healing is not None:
+            self._healing.add_done_callback(lambda task: self._healed(task, epoch))
 
     def reconnect_now(self) -> None:
         """End the present wait and begin the waits anew; safe from any thread."""
@@ -105,19 +111,18 @@ class Supervisor:
     def run(self, work: Coroutine[Any, Any, None], operation: str) -> asyncio.Task[None] | None:
         """Run ``work`` beside everything else; what it raises becomes an ``error`` event."""
 
-        async def guarded() -> None:
-            try:
-                await work
-            except Exception as error:  # noqa: BLE001 - nobody else would ever see it
+        def ended(task: asyncio.Task[None]) -> None:
+            self._tasks.discard(task)
+            if not task.cancelled() and isinstance(error := task.exception(), Exception):
                 self.report(error, operation)
 
         try:
-            task = asyncio.get_running_loop().create_task(guarded())
+            task = asyncio.get_running_loop().create_task(work)
         except RuntimeError:  # called where no loop runs: the next request will tell
             work.close()
             return None
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(ended)
         return task
 
     def report(self, error: Exception, operation: str) -> None:
@@ -133,9 +138,9 @@ class Supervisor:
 
     def stop(self) -> None:
         """Cancel everything that runs in the background."""
-        for task in [t for t in self._tasks if t is not asyncio.current_task()]:
-            with contextlib.suppress(RuntimeError):  # its loop is closed
-                task.get_loop().call_soon_threadsafe(task.cancel)
+        for task in list(self._tasks):
+            if task is not asyncio.current_task():
+                _cancel(task)
 
     def _after_fork(self) -> None:
         """The parent's tasks do not run here, and asyncio need not complain that they never end."""
@@ -146,7 +151,7 @@ class Supervisor:
     async def _heal(self, epoch: int) -> None:
         """Try again and again, ever more rarely."""
         loop, event = asyncio.get_running_loop(), asyncio.Event()
-        self._wake = (loop, event)
+        wake = self._wake = (loop, event)
         try:
             while self._is_lost(epoch):
                 self._attempts += 1
@@ -161,15 +166,16 @@ class Supervisor:
                         await self._attempt()
                     except Exception as error:  # noqa: BLE001 - whatever it is, trying goes on
                         self.report(error, "reconnect")
-        except asyncio.CancelledError:
-            if self._is_lost(epoch):
-                # The loop ends and takes this task with it: nobody tries any more.
-                self._machine.change(
-                    ProviderStatus.DISCONNECTED, Reason.SHUTDOWN, epoch=epoch, retry_at=None
-                )
-            raise
         finally:
-            self._wake = None
+            if self._wake is wake:
+                self._wake = None
+
+    def _healed(self, task: asyncio.Task[None], epoch: int) -> None:
+        """The loop ended and took the task with it: nobody tries any more."""
+        if task.cancelled() and self._is_lost(epoch):
+            self._machine.change(
+                ProviderStatus.DISCONNECTED, Reason.SHUTDOWN, epoch=epoch, retry_at=None
+            )
 
     def _is_lost(self, epoch: int) -> bool:
         state = self._machine.state
@@ -188,3 +194,8 @@ class Supervisor:
                     reason=self._machine.state.reason,
                 )
             )
+
+
+def _cancel(task: asyncio.Task[None]) -> None:
+    with contextlib.suppress(RuntimeError):  # its loop is closed, and it with that
+        task.get_loop().call_soon_threadsafe(task.cancel)

@@ -107,10 +107,24 @@ async def test_cancelling_the_last_caller_leaves_nothing_behind() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert record.statuses == ["connecting", "disconnected"]
-    assert provider.closed == provider.opened == 1
+    assert provider.opened == 1
+    assert provider.closed
     assert asyncio.all_tasks() == before
     provider.gate.set()
     await provider.connect()  # and it can be tried again
+    assert provider.usable
+
+
+@pytest.mark.parametrize("steps", range(12))
+async def test_connecting_can_be_cancelled_at_any_step(steps) -> None:
+    provider = echo()
+    task = asyncio.create_task(provider.connect())
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert provider.status.status in ("disconnected", "connected")
+    await provider.connect()
     assert provider.usable
 
 
@@ -259,6 +273,15 @@ async def test_a_server_that_does_not_answer_is_unavailable_and_lost_after_three
     await provider.close()
 
 
+async def test_asking_and_using_at_the_same_time_do_not_wait_for_each_other() -> None:
+    provider = echo()
+    async with asyncio.timeout(4):
+        available, response = await asyncio.gather(
+            provider.is_available(), provider.generate_completion("echo", "x")
+        )
+    assert (available, response.text) == (True, "x")
+
+
 async def test_an_unreachable_provider_is_unavailable_without_an_error() -> None:
     provider = echo()
     provider.go_offline()
@@ -338,6 +361,31 @@ async def test_a_key_that_stopped_working_is_failed_after_one_more_look() -> Non
         await provider.generate_completion("echo", "x")
     state = await provider.wait_for("failed", 5)
     assert (state.reason, state.error.message) == ("auth_invalid", "revoked")
+
+
+async def test_late_evidence_cannot_wake_a_provider_that_has_failed() -> None:
+    provider = echo()
+    await provider.connect()
+    provider.script(
+        EchoAnswer(delay_s=0.01, error=QuotaExceededError("empty")),
+        EchoAnswer(delay_s=0.03, error=RateLimitError("slow")),
+    )
+    answers = await asyncio.gather(
+        *(provider.generate_completion("echo", "x", options=ONCE) for _ in range(2)),
+        return_exceptions=True,
+    )
+    assert [type(a) for a in answers] == [QuotaExceededError, RateLimitError]
+    assert (provider.status.status, provider.status.reason) == ("failed", "quota_exhausted")
+
+
+@pytest.mark.parametrize("asked_s", [1e20, float("inf"), float("nan"), -5])
+async def test_a_wait_that_nobody_can_wait_for_does_no_harm(asked_s) -> None:
+    provider = echo()
+    provider.script(EchoAnswer(error=RateLimitError("slow", retry_after_s=asked_s)))
+    with pytest.raises(RateLimitError):
+        await provider.generate_completion("echo", "x", options=ONCE)
+    assert provider.status.status == "degraded"
+    await provider.close()
 
 
 async def test_a_rate_limit_ends_with_its_cooldown() -> None:
@@ -430,6 +478,36 @@ async def test_a_lost_provider_comes_back_by_itself() -> None:
     attempts = [e.attempt for e in record.named("reconnectScheduled")]
     assert attempts == list(range(1, len(attempts) + 1))
     assert len(record.named("error")) == 1  # told once, not with every attempt
+
+
+async def test_a_provider_that_is_lost_again_after_it_had_failed_is_healed() -> None:
+    provider = echo(reconnect=Backoff(first_s=0.05, factor=1, jitter=0))
+    provider.go_offline()
+    with pytest.raises(ProviderConnectionError):
+        await provider.connect()
+    for error in (QuotaExceededError("empty"), None):
+        provider.go_offline(error)
+        with pytest.raises(LLMError):
+            await provider.generate_completion("echo", "x", options=ONCE)
+    assert provider.status.status == "reconnecting"
+    provider.go_online()
+    await provider.wait_for("connected", 5)
+
+
+@pytest.mark.parametrize("steps", range(6))
+def test_a_loop_that_ends_while_healing_begins_leaves_nobody_waiting(steps) -> None:
+    provider = echo()
+
+    async def main() -> None:
+        await provider.connect()
+        provider.go_offline()
+        task = asyncio.ensure_future(provider.stream_completion("echo", "x", options=ONCE))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+    asyncio.run(main())
+    assert provider.status.status in ("disconnected", "connected")
 
 
 async def test_a_provider_that_is_down_at_the_start_is_supervised() -> None:
@@ -620,6 +698,40 @@ async def test_disconnecting_while_reconnecting_returns_at_once_and_stops_the_he
     await asyncio.wait(before, timeout=5)
     assert provider.status.status == "disconnected"
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+def test_a_loop_that_ends_while_disconnecting_leaves_no_drain_behind() -> None:
+    class Slow(EchoProvider):
+        async def _open(self) -> None:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                await asyncio.sleep(0.05)
+                raise
+
+    provider = Slow()
+
+    async def main() -> None:
+        tasks = [asyncio.create_task(provider.connect())]
+        await provider.wait_for("connecting", 5)
+        tasks.append(asyncio.create_task(provider.disconnect()))
+        await provider.wait_for("draining", 5)
+
+    asyncio.run(main())
+    assert provider.status.status == "disconnected"
+
+
+async def test_a_stream_that_was_not_started_is_not_ended_by_a_drain() -> None:
+    provider = echo()
+    provider.script(EchoAnswer(hang_after_words=0))
+    running = asyncio.ensure_future(provider.stream_completion("echo", "x"))
+    later = provider.stream_completion("echo", "y")
+    while provider.status.in_flight == 0:
+        await asyncio.sleep(0)
+    await provider.disconnect(drain_timeout_s=0)
+    with pytest.raises(RequestCancelledError):
+        await running
+    assert (await later).text == "y"
 
 
 async def test_closing_is_final_and_can_be_repeated() -> None:

@@ -8,6 +8,7 @@ import functools
 import gc
 import json
 import logging
+import os
 import subprocess
 import sys
 import threading
@@ -1041,7 +1042,7 @@ async def test_whatever_a_listener_raises_concerns_nobody_else(
     await turns()
     assert sorted(seen) == [("bad", 1), ("bad", 2), ("good", 1), ("good", 2)]
     assert [(f.event, f.consecutive) for f in failures] == [("x", 1), ("x", 2)]
-    assert len([r for r in caplog.records if r.levelname == "ERROR"]) == 1
+    assert [r.levelname for r in caplog.records] == ["ERROR"]
     assert not asyncio.current_task().cancelling()
 
 
@@ -1240,7 +1241,7 @@ async def test_a_log_handler_that_raises_does_not_stop_delivery(emitter) -> None
     assert {str(c["exception"]) for c in reported} == {"the window is closed"}
 
 
-async def test_an_exit_in_one_listener_does_not_end_the_thread_of_all(emitter) -> None:
+async def test_an_exit_in_one_listener_does_not_end_the_thread_of_all(emitter, caplog) -> None:
     seen, done = [], threading.Event()
 
     def leave(number: int) -> None:
@@ -1259,7 +1260,38 @@ async def test_an_exit_in_one_listener_does_not_end_the_thread_of_all(emitter) -
     for number in (1, 2, 3):
         emitter.emit("x", number)
     await until(done)
+    gc.collect()
+    assert caplog.records == []
     assert sorted(seen) == sorted((kind, n) for kind in ("sync", "async") for n in (1, 2, 3))
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_an_exit_in_a_listener_on_the_loop_of_the_program_ends_the_program(asynchronous) -> None:
+    seen = []
+
+    def leave(number: int) -> None:
+        seen.append(number)
+        if number == 1:
+            sys.exit(3)
+
+    async def leave_later(number: int) -> None:
+        await asyncio.sleep(0)
+        leave(number)
+
+    async def main() -> None:
+        emitter = EventEmitter()
+        emitter.on("x", leave_later if asynchronous else leave)
+        emitter.emit("x", 1)
+        emitter.emit("x", 2)
+        try:
+            await asyncio.sleep(WAIT_S)
+        finally:
+            seen.append("cleaned up")
+
+    with pytest.raises(SystemExit) as exited:
+        asyncio.run(main())
+    assert exited.value.code == 3
+    assert "cleaned up" in seen
 
 
 async def test_an_exit_in_an_inline_listener_leaves_all_listeners_in_service(emitter) -> None:
@@ -1317,6 +1349,7 @@ def sample(kind: type[Event]) -> Event:
         "previous": LLMProviderStatus(provider_id="p"),
         "current": LLMProviderStatus(provider_id="p", seq=1, error=INFO),
         "error": INFO,
+        "status": LLMProviderStatus(provider_id="p"),
         "retry_at": NOW,
         "reason": Reason.REFUSED,
     }
@@ -1464,10 +1497,10 @@ def test_an_event_holds_whole_models_and_usage() -> None:
 # ---- processes -----------------------------------------------------------------------------------
 
 
-def run_script(script: str, *options: str) -> str:
+def run_script(script: str) -> str:
     """Run ``script`` in a fresh interpreter; it has to end well and say nothing on stderr."""
     done = subprocess.run(
-        [sys.executable, "-W", "ignore::DeprecationWarning", *options, "-c", script],
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", script],
         capture_output=True,
         text=True,
         timeout=WAIT_S,
@@ -1586,14 +1619,12 @@ loop.close()
 print(code)
 """
 
-if hasattr(sys, "getwindowsversion"):  # pragma: no cover - there is no fork
-    FORKS: list[tuple[str, str]] = []
-else:
-    FORKS = [(FORK, "done\n"), (HEAL_AFTER_FORK, "0\n")]
+FORKS = {"used anew": (FORK, "done\n"), "heals": (HEAL_AFTER_FORK, "0\n")}
 
 
-@pytest.mark.parametrize(("script", "says"), FORKS, ids=["used anew", "heals"][: len(FORKS)])
-def test_a_forked_child_begins_anew_and_disturbs_nobody(script, says) -> None:
+@pytest.mark.parametrize("what", FORKS if hasattr(os, "fork") else ())
+def test_a_forked_child_begins_anew_and_disturbs_nobody(what) -> None:
+    script, says = FORKS[what]
     assert run_script(script) == says
 
 

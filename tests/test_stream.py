@@ -282,6 +282,24 @@ async def test_closing_while_another_task_reads_ends_the_reader() -> None:
         await task
 
 
+async def test_closing_between_two_pieces_does_not_make_a_part_look_like_the_whole() -> None:
+    provider = echo()
+    reading, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(event) -> None:
+        reading.set()
+        await go_on.wait()
+
+    stream = provider.stream_completion("echo", "one two three", callback=slow)
+    task = asyncio.ensure_future(stream)
+    await reading.wait()
+    await stream.aclose()
+    go_on.set()
+    with pytest.raises(RequestCancelledError, match="closed while it was read"):
+        await task
+    assert stream.response.text == "one "
+
+
 # ---- failing -------------------------------------------------------------------------------------
 
 

@@ -71,13 +71,14 @@ class Pool(httpx2.AsyncBaseTransport):
     def __init__(
         self, *, tls: ssl.SSLContext | None, proxy: str | None, layers: int, max_connections: int
     ) -> None:
+        self._network = Network(layers)
         self._pool = httpcore2.AsyncConnectionPool(
             ssl_context=tls,
             proxy=None if proxy is None else _proxy(proxy, tls),
             max_connections=max_connections,
             max_keepalive_connections=MAX_IDLE_CONNECTIONS,
             keepalive_expiry=IDLE_LIMIT_S,
-            network_backend=Network(layers),
+            network_backend=self._network,
         )
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
@@ -110,7 +111,10 @@ class Pool(httpx2.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         """Close every connection."""
-        await self._pool.aclose()
+        try:
+            await self._pool.aclose()
+        finally:
+            self._network.close()
 
 
 def _proxy(address: str, tls: ssl.SSLContext | None) -> httpcore2.Proxy:

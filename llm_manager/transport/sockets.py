@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
@@ -45,6 +46,14 @@ class Network(httpcore2.AsyncNetworkBackend):
 
     def __init__(self, layers: int) -> None:
         self._layers = layers
+        self._sockets: weakref.WeakSet[_Socket] = weakref.WeakSet()
+        self._closed = False
+
+    def close(self) -> None:
+        """Close every connection, those too that the pool does not know yet, and open no more."""
+        self._closed = True
+        for opened in list(self._sockets):
+            opened.abort()
 
     async def connect_tcp(
         self,
@@ -61,6 +70,10 @@ class Network(httpcore2.AsyncNetworkBackend):
             _, stream = await loop.create_connection(
                 lambda: _Socket(self._layers, connect_by), sock=connected
             )
+        if self._closed:
+            stream.abort()
+            raise httpcore2.ConnectError("the client was closed while it connected")
+        self._sockets.add(stream)
         return stream
 
 
@@ -153,6 +166,10 @@ class _Socket(asyncio.Protocol, httpcore2.AsyncNetworkStream):
         self._writable: asyncio.Future[None] | None = None
         self._answering = False
         self._served_before = False
+
+    def abort(self) -> None:
+        """Close at once, without sending what is still waiting to be sent."""
+        self._transport.abort()
 
     # ---- called by asyncio ----
 

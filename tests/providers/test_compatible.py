@@ -321,6 +321,19 @@ def test_one_provider_serves_loop_after_loop() -> None:
         asyncio.run(provider.close())
 
 
+async def test_disconnecting_while_a_connection_opens_leaves_no_socket(peer) -> None:
+    peer.route("/v1/models", models("small"))
+    for steps in range(0, 40, 2):
+        provider = provider_at(peer)
+        task = asyncio.ensure_future(provider.get_available_models())
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        await provider.close(0)
+        await asyncio.gather(task, return_exceptions=True)
+    await peer.wait_for_disconnect(peer.connections_opened)
+    assert peer.open_connections == 0
+
+
 # ---- keys and addresses --------------------------------------------------------------------------
 
 
