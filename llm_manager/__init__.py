@@ -66,6 +66,7 @@ _WHERE = {
         "Retries",
         "LLMResponse",
         "LLMStreamEvent",
+        "Delta",
         "TextDelta",
         "ReasoningDelta",
         "UsageDelta",
@@ -165,6 +166,7 @@ if TYPE_CHECKING:
     from .manager import LLMProviderManager as LLMProviderManager
     from .manager import ManagerSnapshot as ManagerSnapshot
     from .manager import ProviderSnapshot as ProviderSnapshot
+    from .messages import Delta as Delta
     from .messages import FilePart as FilePart
     from .messages import FinishDelta as FinishDelta
     from .messages import ImagePart as ImagePart

@@ -284,8 +284,11 @@ class Connection:
         """A request failed: what does that say about the provider?"""
         if epoch != self._machine.state.epoch:
             self._machine.stale_evidence += 1
-        elif error.code == Reason.UNEXPECTED or isinstance(error, RequestCancelledError):
+        elif isinstance(error, RequestCancelledError):
             pass  # says nothing about the provider
+        elif error.code == Reason.UNEXPECTED:
+            if self.status is S.CONNECTING:
+                self._judge(error, epoch)
         elif not isinstance(error, ProviderError):
             if is_permanent(error):
                 self._judge(error, epoch)

@@ -268,7 +268,7 @@ class DependencyMissingError(LLMError, ImportError):
 
     def __init__(self, message: str = "", *, extra: str | None = None, **facts: Any) -> None:
         if extra is not None:
-            facts.setdefault("hint", f"pip install 'llm_manager[{extra}]'")
+            facts.setdefault("hint", f"install the extra {extra!r}: pip install '.[{extra}]'")
         super().__init__(message, **facts)
         self.extra = extra
 

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from difflib import get_close_matches
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar, overload
 
 import msgspec
 
@@ -43,6 +43,8 @@ from .provider import BaseLLMProvider, Options
 from .registry import create_provider
 from .status import LLMProviderStatus
 from .stream import LLMStream, StreamCallback
+
+AnyProvider = TypeVar("AnyProvider", bound=BaseLLMProvider)
 
 
 class ProviderSnapshot(Data, frozen=True, kw_only=True):
@@ -148,6 +150,12 @@ class LLMProviderManager(EventEmitter):
             )  # fmt: skip
         return provider
 
+    @overload
+    def register_provider(self, provider: AnyProvider, **settings: Any) -> AnyProvider: ...
+    @overload
+    def register_provider(self, provider: type[AnyProvider], **settings: Any) -> AnyProvider: ...
+    @overload
+    def register_provider(self, provider: str, **settings: Any) -> BaseLLMProvider: ...
     def register_provider(
         self, provider: BaseLLMProvider | type[BaseLLMProvider] | str, **settings: Any
     ) -> BaseLLMProvider:
@@ -188,9 +196,12 @@ class LLMProviderManager(EventEmitter):
                 raise InvalidParameterError(f"{made!r} is closed and cannot be used again")
             self._providers[made.id] = made
             made._relay = self._relayed
-            self._publish(ProviderAdded(provider_id=made.id, status=made.status))
+            self.publish(ProviderAdded(provider_id=made.id, status=made.status))
             if self._active is None:
                 self._activate(made.id, "first")
+            # Who subscribed before gets its first status, as those do who subscribe later.
+            for present in made._present(StatusChanged.name):
+                self.publish(present)
         return made
 
     async def unregister_provider(
@@ -211,7 +222,7 @@ class LLMProviderManager(EventEmitter):
                 self._last_relayed.pop(id, None)
                 if self._active == id:
                     self._activate(None, "removed")
-                self._publish(ProviderRemoved(provider_id=id))
+                self.publish(ProviderRemoved(provider_id=id))
         return provider
 
     @property
@@ -307,11 +318,20 @@ class LLMProviderManager(EventEmitter):
 
         See `EventEmitter.subscribe`.
         """
-        with ExitStack() as held:
-            # No provider may be between changing and announcing while its state is copied.
-            for provider in self.providers.values():
-                held.enter_context(provider.atomic())
-            return super().subscribe(*args, **how)
+        while True:
+            known = self.providers
+            with ExitStack() as held:
+                # No provider may be between changing and announcing while its state is copied.
+                for provider in known.values():
+                    held.enter_context(provider.atomic())
+                held.enter_context(self.atomic())
+                if known == self._providers:  # none has come or gone meanwhile
+                    return super().subscribe(*args, **how)
+
+    def publish(self, event: Event) -> bool:
+        """Emit an event of the manager's own, with its number."""
+        with self.atomic():
+            return super().publish(self._numbered(event))
 
     def snapshot(self) -> ManagerSnapshot:
         """Everything that there is to show, as of event number ``gseq``."""
@@ -402,16 +422,11 @@ class LLMProviderManager(EventEmitter):
     def _activate(self, id: str | None, reason: Literal["first", "user", "removed"]) -> None:
         previous, self._active = self._active, id
         if previous != id:
-            self._publish(
+            self.publish(
                 ActiveProviderChanged(
                     provider_id=id or "", previous=previous, current=id, reason=reason
                 )
             )
-
-    def _publish(self, event: Event) -> None:
-        """Publish an event of our own, with its number."""
-        with self.atomic():
-            self.publish(self._numbered(event))
 
     def _numbered(self, event: Event) -> Event:
         self._gseq += 1

@@ -19,7 +19,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, M
 from contextlib import aclosing
 from difflib import get_close_matches
 from time import monotonic
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import msgspec
 
@@ -30,6 +30,7 @@ from .errors import (
     InvalidParameterError,
     LLMError,
     ModelNotFoundError,
+    ProviderError,
     RequestCancelledError,
     UnsupportedFeatureError,
     as_llm_error,
@@ -58,6 +59,7 @@ from .messages import (
     Timeouts,
     as_messages,
     as_options,
+    from_mapping,
     merged,
 )
 from .policy import Stage, chain
@@ -114,15 +116,19 @@ class BaseLLMProvider(EventEmitter, ABC):
         default_model: str | None = None,
         default_options: Options = None,
         policies: Iterable[Stage] | None = None,
-        timeouts: Timeouts | None = None,
+        timeouts: Timeouts | Mapping[str, Any] | None = None,
         reconnect: Backoff | None = None,
     ) -> None:
         super().__init__()
+        if reconnect is not None and not isinstance(reconnect, Backoff):
+            raise InvalidParameterError(f"reconnect must be a Backoff, got {reconnect!r:.60}")
         self.id = check_id(id if id is not None else self.kind)
         self.name = name or self.id
         self.source_id = self.id
         self.default_options = as_options(default_options)
         if timeouts is not None:
+            if not isinstance(timeouts, Timeouts):
+                timeouts = from_mapping(Timeouts, timeouts, "timeouts")
             self.default_options = LLMRequestOptions(timeouts=timeouts).merged_over(
                 self.default_options
             )
@@ -182,6 +188,8 @@ class BaseLLMProvider(EventEmitter, ABC):
 
         A provider without a wire overrides this and yields deltas.
         """
+        if not hasattr(self, "codec"):
+            raise _defect(f"{type(self).__name__} defines neither a codec nor _exchange")
         decoder = self.codec.decoder(request)
         async with aclosing(self._send(self.codec.encode(request), request)) as pieces:
             turn_ends_s = monotonic() + _TURN_S
@@ -252,8 +260,15 @@ class BaseLLMProvider(EventEmitter, ABC):
             present = self.status
             if holds(present):
                 return present
-            async with asyncio.timeout(timeout_s):
-                return await found
+            try:
+                async with asyncio.timeout(timeout_s):
+                    return await found
+            except TimeoutError:
+                shown = wanted if isinstance(wanted, str) else "what was waited for"
+                raise TimeoutError(
+                    f"{self.id} is {self.status.status} and did not become {shown} "
+                    f"within {timeout_s:g} s"
+                ) from None
 
     def _present(self, event: str) -> Iterable[Event]:
         if event == StatusChanged.name:
@@ -274,9 +289,12 @@ class BaseLLMProvider(EventEmitter, ABC):
             timeout_s: give up waiting after so many seconds.
 
         Raises:
+            InvalidParameterError: there is no such way to wait.
             LLMError: the attempt failed.  If that may pass, the status is ``reconnecting`` and
                 attempts go on by themselves; otherwise it is ``failed``.
         """
+        if wait not in get_args(Wait):
+            raise InvalidParameterError(f"wait must be attempt, ready or none, got {wait!r}")
         await self._connection.connect(wait=wait, timeout_s=timeout_s)
 
     async def disconnect(self, drain_timeout_s: float = 5.0) -> None:
@@ -378,6 +396,9 @@ class BaseLLMProvider(EventEmitter, ABC):
         return models
 
     def _owned(self, models: Sequence[LLMModelInfo]) -> list[LLMModelInfo]:
+        for model in models:
+            if not isinstance(model, LLMModelInfo):
+                raise _defect(f"_list_models gave {model!r:.60}, not an LLMModelInfo")
         return [
             m if m.provider_id == self.id else msgspec.structs.replace(m, provider_id=self.id)
             for m in models
@@ -605,6 +626,10 @@ class BaseLLMProvider(EventEmitter, ABC):
     def _publish_own(self, event: Event) -> bool:
         """Publish an event of a policy, which does not know the provider that it serves."""
         return self.publish(msgspec.structs.replace(event, provider_id=self.id))
+
+
+def _defect(text: str) -> ProviderError:
+    return ProviderError(text, code="unexpected", hint="this is a mistake in the provider class")
 
 
 def _wanted(request: LLMRequest) -> frozenset[Capability]:

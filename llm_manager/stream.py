@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from time import monotonic
 from typing import Any
 
-from .errors import LLMError, RequestCancelledError
+from .errors import LLMError, ProviderError, RequestCancelledError
 from .interrupt import Interrupter
 from .messages import (
     Delta,
@@ -90,8 +90,15 @@ class Assembly:
         elif type(delta) is MetaDelta:
             self._model = delta.model or self._model
             self._response_id = delta.response_id or self._response_id
-        elif type(delta) is RawDelta and self._raw is not None:
-            self._raw.append(delta.document)
+        elif type(delta) is RawDelta:
+            if self._raw is not None:
+                self._raw.append(delta.document)
+        else:
+            raise ProviderError(
+                f"the provider class yielded {delta!r:.60}, not a delta",
+                code="unexpected",
+                hint="yield TextDelta(text) and end with FinishDelta('stop')",
+            )
         return None
 
     def _event(self, kind: Any, **content: Any) -> LLMStreamEvent:

@@ -15,7 +15,7 @@ from time import monotonic
 from typing import Any
 
 from ._threads import reset_after_fork
-from .errors import RequestCancelledError, as_llm_error
+from .errors import InvalidParameterError, RequestCancelledError, as_llm_error
 from .events import ErrorOccurred, EventEmitter, ReconnectScheduled
 from .machine import StatusMachine
 from .status import ErrorInfo, ProviderStatus, Reason
@@ -39,6 +39,14 @@ class Backoff:
     factor: float = 1.6
     max_s: float = 60.0
     jitter: float = 0.2
+
+    def __post_init__(self) -> None:
+        for name, low in (("first_s", 0), ("factor", 1), ("max_s", 0), ("jitter", 0)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not value >= low:
+                raise InvalidParameterError(f"{name} must be at least {low}, got {value!r}")
+        if self.jitter > 1:
+            raise InvalidParameterError(f"jitter must be between 0 and 1, got {self.jitter!r}")
 
     def delay_s(self, attempt: int) -> float:
         """Seconds to wait before ``attempt``, counted from 1; never above ``max_s``."""

@@ -88,11 +88,19 @@ async def test_the_first_one_becomes_the_active_one_and_both_are_announced(manag
     manager.register_provider(echo(id="a"))
     manager.register_provider(echo(id="b"))
     assert manager.active_provider.id == "a"
-    assert [(e.name, e.provider_id) for e in record] == [
+    assert [(e.name, e.provider_id) for e in record if e.name != "statusChanged"] == [
         ("providerAdded", "a"),
         ("activeProviderChanged", "a"),
         ("providerAdded", "b"),
     ]
+
+
+async def test_who_subscribes_first_gets_the_first_status_of_later_providers_too(manager) -> None:
+    seen = []
+    manager.subscribe(lambda e: seen.append((e.provider_id, e.current.status, e.replayed)))
+    manager.register_provider(echo(id="a"))
+    await manager.flush()
+    assert seen == [("a", "disconnected", True)]
 
 
 async def test_a_provider_added_later_brings_its_status_along(manager) -> None:

@@ -114,7 +114,7 @@ async def _choose(session: Session, *, interactive: bool) -> tuple[BaseLLMProvid
         if interactive or wanted is None:
             await provider.connect()
     else:
-        provider = await _first_reachable(session, wanted)
+        provider = await _first_reachable(session, wanted, interactive=interactive)
     model = wanted or first_chat_model(provider)
     if model is None:
         raise ModelNotFoundError(
@@ -127,11 +127,14 @@ async def _choose(session: Session, *, interactive: bool) -> tuple[BaseLLMProvid
     return provider, model
 
 
-async def _first_reachable(session: Session, wanted: str | None) -> BaseLLMProvider:
-    """The first provider that is found, answers and has the model; else echo.
+async def _first_reachable(
+    session: Session, wanted: str | None, *, interactive: bool
+) -> BaseLLMProvider:
+    """The first provider that is found, answers and has the model; else echo, in a conversation.
 
     Raises:
-        ProviderNotFoundError: a model is wanted, and nobody is reachable who could have it.
+        ProviderNotFoundError: nobody is reachable who could answer; a repetition of the question
+            must not be taken for an answer by a script.
     """
     found = await session.add_found()
     attempts = [asyncio.create_task(_can_chat(provider, wanted)) for provider in found]
@@ -154,6 +157,11 @@ async def _first_reachable(session: Session, wanted: str | None) -> BaseLLMProvi
         raise ProviderNotFoundError(
             f"no provider that is reachable from here offers {wanted!r}",
             hint="name one with --provider; 'llm-manager models' lists what there is",
+        )
+    if not interactive:
+        raise ProviderNotFoundError(
+            "no provider is reachable",
+            hint="'llm-manager doctor' tells what to do; '--provider echo' repeats what it is told",
         )
     session.output.remark(
         "no provider is reachable, so this is echo, which repeats what it is told; "

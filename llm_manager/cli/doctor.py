@@ -36,6 +36,7 @@ OPTIONAL = {
     "keyring": "keyring",
 }
 """Distributions, and the extra that brings each."""
+_USED = ("rich",)
 # No extra brings it: which build of it is right depends on the machine.
 _TORCH = "torch"
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
@@ -100,23 +101,19 @@ async def run(session: Session) -> int:
 
 
 def _packages() -> list[Finding]:
-    installs = {
-        **dict.fromkeys(NEEDED, "llm_manager"),
-        **{name: f"'llm_manager[{extra}]'" for name, extra in OPTIONAL.items()},
-        _TORCH: _TORCH,
-    }
-    return [_package(name, install) for name, install in installs.items()]
+    return [_package(name) for name in (*NEEDED, *OPTIONAL, _TORCH)]
 
 
-def _package(name: str, install: str) -> Finding:
+def _package(name: str) -> Finding:
     version = _version(name)
-    absent: Mark = "bad" if name in NEEDED else "unknown"
+    if version:
+        return Finding(section="packages", name=name, mark="good", text=version)
+    if name in NEEDED or name in _USED:
+        mark: Mark = "bad" if name in NEEDED else "unknown"
+        hint = f"pip install {name}"
+        return Finding(section="packages", name=name, mark=mark, text="not installed", hint=hint)
     return Finding(
-        section="packages",
-        name=name,
-        mark="good" if version else absent,
-        text=version or "not installed",
-        hint=None if version else f"pip install {install}",
+        section="packages", name=name, mark="unknown", text="not installed, not used yet"
     )
 
 

@@ -134,7 +134,8 @@ class Session:
             if found is not None:
                 kind, settings = found.kind, {**found.settings, **settings}
         try:
-            return self.manager.register_provider(kind, **settings)
+            provider: BaseLLMProvider = self.manager.register_provider(kind, **settings)
+            return provider
         except InvalidParameterError as error:
             for setting, option in _OPTION_OF_SETTING.items():
                 if f"unexpected keyword argument '{setting}'" in error.message:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..errors import ProviderError
+from ..errors import InvalidParameterError, ProviderError
 from ..messages import LLMModelInfo
 from ..wire.openai_chat import OpenAIChat
 from ..wire.openai_models import decode_models
@@ -36,6 +36,8 @@ class OpenAICompatibleProvider(HttpProvider):
         headers: Mapping[str, str] | None = None,
         **more: Any,
     ) -> None:
+        if isinstance(models, str):
+            raise InvalidParameterError(f"models must be a sequence of ids, got {models!r}")
         self.row = row or ROWS["compatible"]
         self.kind = self.row.id
         self.capabilities = self.row.capabilities

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from copy import copy
 from typing import Any
 
 import msgspec
@@ -86,11 +87,15 @@ class EchoProvider(BaseLLMProvider):
     ) -> None:
         if not words_per_s > 0:
             raise InvalidParameterError(f"words_per_s must be above 0, got {words_per_s!r}")
+        if isinstance(models, str):
+            raise InvalidParameterError(f"models must be a sequence of ids, got {models!r}")
         common.setdefault("default_model", next(iter(models), None))
         super().__init__(**common)
         self._words_per_s = words_per_s
         self._connect_delay_s = connect_delay_s
         self._models = tuple(models)
+        self.requests: deque[LLMRequest] = deque(maxlen=100)
+        """The last requests that it was sent, oldest first, for an application's own tests."""
         self._script: deque[EchoAnswer] = deque()
         self._outage: LLMError | None = None
 
@@ -98,6 +103,9 @@ class EchoProvider(BaseLLMProvider):
 
     def script(self, *answers: EchoAnswer) -> None:
         """Decide the next answers, one for each request; afterwards it echoes again."""
+        for answer in answers:
+            if not isinstance(answer, EchoAnswer):
+                raise InvalidParameterError(f"script takes EchoAnswer, got {answer!r:.60}")
         self._script.extend(answers)
 
     def go_offline(self, error: LLMError | None = None) -> None:
@@ -145,13 +153,14 @@ class EchoProvider(BaseLLMProvider):
                 yield delta
 
     async def _deltas(self, request: LLMRequest) -> AsyncGenerator[Delta, None]:
+        self.requests.append(request)
         self._refuse_while_offline()
         if request.model not in self._models:
             raise ModelNotFoundError(f"there is no model {request.model!r}", http_status=404)
         plan = self._script.popleft() if self._script else EchoAnswer()
         await asyncio.sleep(plan.delay_s)
         if plan.error is not None and plan.after_words == 0:
-            raise plan.error
+            raise copy(plan.error)
         pause_s = 1 / (plan.words_per_s or self._words_per_s)
         said = plan.text if plan.text is not None else request.messages[-1].text
         spoken, finish = _spoken(said, request)
@@ -164,7 +173,7 @@ class EchoProvider(BaseLLMProvider):
             spoken, finish = [], FinishDelta("tool_calls", "tool_calls")
         for count in range(len(spoken) + 1):
             if plan.error is not None and count >= min(plan.after_words, len(spoken)):
-                raise plan.error
+                raise copy(plan.error)
             if count == plan.hang_after_words:
                 await asyncio.Event().wait()
             self._refuse_while_offline()
@@ -177,7 +186,7 @@ class EchoProvider(BaseLLMProvider):
 
     def _refuse_while_offline(self) -> None:
         if self._outage is not None:
-            raise type(self._outage)(self._outage.message, **_facts(self._outage))
+            raise copy(self._outage)
 
 
 def _words(text: str) -> list[str]:
@@ -195,8 +204,3 @@ def _spoken(text: str, request: LLMRequest) -> tuple[list[str], FinishDelta]:
     if limit is not None and len(words) > limit:
         return words[:limit], FinishDelta("length", "length")
     return words, FinishDelta("stop", "stop")
-
-
-def _facts(error: LLMError) -> Mapping[str, Any]:
-    names = ("code", "retryable", "retry_after_s", "http_status", "hint")
-    return {name: getattr(error, name) for name in names}

@@ -77,6 +77,15 @@ _ALL = (
     ),
     # ---- services --------------------------------------------------------------------------------
     Row(
+        id="openai",
+        name="OpenAI",
+        base_url="https://api.openai.com/v1",
+        key_variables=("OPENAI_API_KEY",),
+        base_url_variables=("OPENAI_BASE_URL",),
+        # `max_tokens` is refused by its reasoning models; four stop texts at most.
+        dialect=ChatDialect(max_tokens_name="max_completion_tokens", stop_limit=4),
+    ),
+    Row(
         id="groq",
         name="Groq",
         base_url="https://api.groq.com/openai/v1",

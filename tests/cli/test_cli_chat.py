@@ -182,14 +182,15 @@ async def _nothing() -> list[Any]:
     return []
 
 
-def test_where_nothing_is_found_echo_answers_and_says_so(
+def test_where_nothing_is_found_a_question_is_not_answered_by_its_repetition(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     code = run_session(chat, parse(["chat", "hello", "you"]), Output(), find=_nothing)
     out, err = capsys.readouterr()
-    assert (code, out) == (0, "hello you\n")
-    assert "echo" in err
+    assert (code, out) == (2, "")
+    assert "error: no provider is reachable" in err
     assert "llm-manager doctor" in err
+    assert "--provider echo" in err
 
 
 def test_where_nothing_is_found_a_wanted_model_is_not_replaced(

@@ -86,7 +86,7 @@ def test_without_rich_a_terminal_gets_a_hint_and_a_pipe_gets_text(cli: Cli, tmp_
     with Terminal(tmp_path, *ECHO, "--seconds", "0.5", PYTHONPATH=path) as terminal:
         assert terminal.ended() == 2
         assert "error: " in terminal.seen
-        assert "hint: pip install 'llm_manager[cli]'" in terminal.seen
+        assert "hint: install the extra 'cli': pip install '.[cli]'" in terminal.seen
         assert "Traceback" not in terminal.seen
     assert cli(*ECHO, "--seconds", "0.5", PYTHONPATH=path).returncode == 0
     assert cli(*ECHO, "--seconds", "0.5", "--json", PYTHONPATH=path).returncode == 0

@@ -62,7 +62,9 @@ async def test_the_main_job_connect_watch_list_and_stream(peer) -> None:
         )
         assert (response.text, response.finish_reason) == ("Hello", "stop")
         assert (response.model, response.response_id) == ("small", "chatcmpl-1")
-    assert record.statuses == ["connecting", "connected", "draining", "disconnected", "closed"]
+    assert record.statuses == [
+        "disconnected", "connecting", "connected", "draining", "disconnected", "closed",
+    ]  # fmt: skip
     assert record.outcomes == ["ok", "ok"]
     sent = peer.requests[-1]
     assert sent.headers["Authorization"] == f"Bearer {KEY}"
