@@ -234,6 +234,23 @@ async def test_a_probe_that_never_answers_ends_with_a_timeout() -> None:
     await provider.close()
 
 
+async def test_an_unknown_way_to_wait_is_refused() -> None:
+    with pytest.raises(InvalidParameterError, match="'redy'"):
+        await echo().connect(wait="redy")
+
+
+async def test_a_mistake_of_the_provider_class_in_the_first_request_is_failed() -> None:
+    class Broken(EchoProvider):
+        async def _exchange(self, request):
+            raise RuntimeError("a bug")
+            yield
+
+    provider = Broken()
+    with pytest.raises(LLMError, match="unexpected RuntimeError"):
+        await provider.generate_completion("echo", "x")
+    assert (provider.status.status, provider.status.reason) == ("failed", "unexpected")
+
+
 # ---- availability --------------------------------------------------------------------------------
 
 

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from llm_manager import (
+    Backoff,
     DependencyMissingError,
     FilePart,
     ImagePart,
@@ -205,6 +206,35 @@ def test_what_a_provider_cannot_do_is_refused_before_sending() -> None:
     ):
         with pytest.raises(UnsupportedFeatureError, match=f"cannot do: {missing}"):
             provider.stream_chat_completion("echo", messages, options)
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"timeouts": 3}, "timeouts must be a Timeouts or a dictionary"),
+        ({"timeouts": {"idle": 3}}, "did you mean 'idle_s'"),
+        ({"reconnect": 5}, "reconnect must be a Backoff"),
+        ({"models": "abc"}, "models must be a sequence of ids"),
+    ],
+)
+def test_settings_of_a_provider_that_cannot_be_are_refused(settings, text) -> None:
+    with pytest.raises(InvalidParameterError, match=text):
+        echo(**settings)
+
+
+def test_limits_can_be_given_as_a_dictionary() -> None:
+    assert echo(timeouts={"idle_s": 3}).default_options.timeouts == Timeouts(idle_s=3)
+
+
+@pytest.mark.parametrize("wrong", [{"first_s": -1}, {"factor": 0.5}, {"jitter": 2}, {"max_s": "1"}])
+def test_waits_that_cannot_be_are_refused(wrong) -> None:
+    with pytest.raises(InvalidParameterError, match=next(iter(wrong))):
+        Backoff(**wrong)
+
+
+def test_only_answers_can_be_scripted() -> None:
+    with pytest.raises(InvalidParameterError, match="script takes EchoAnswer"):
+        echo().script("text")
 
 
 # ---- data ----------------------------------------------------------------------------------------

@@ -9,7 +9,10 @@ import threading
 import pytest
 
 from llm_manager import (
+    BaseLLMProvider,
     EchoAnswer,
+    EchoProvider,
+    LLMError,
     LLMMessage,
     ProviderConnectionError,
     RequestCancelledError,
@@ -370,3 +373,38 @@ async def test_a_stream_of_an_unreachable_provider_says_so() -> None:
     with pytest.raises(ProviderConnectionError, match="refused"):
         await provider.generate_completion("echo", "x", options={"retries": {"attempts": 1}})
     await provider.close()
+
+
+async def test_what_is_no_delta_is_a_mistake_of_the_provider_class_and_says_so() -> None:
+    class Careless(EchoProvider):
+        async def _exchange(self, request):
+            yield "hello"
+
+    with pytest.raises(LLMError, match="yielded 'hello', not a delta") as caught:
+        await Careless().generate_completion("echo", "x")
+    assert "yield TextDelta" in caught.value.hint
+
+
+async def test_a_provider_without_codec_and_exchange_says_so() -> None:
+    class Bare(BaseLLMProvider):
+        async def _open(self) -> None: ...
+        async def _close(self) -> None: ...
+        async def _list_models(self):
+            return ["m"]
+
+    with pytest.raises(LLMError, match="neither a codec nor _exchange"):
+        await Bare().generate_completion("m", "x")
+    with pytest.raises(LLMError, match="not an LLMModelInfo"):
+        await Bare().get_available_models()
+
+
+async def test_an_error_of_a_script_can_be_used_twice() -> None:
+    provider, error = echo(), StreamInterruptedError("cut")
+    provider.script(*(EchoAnswer(text=t, error=error, after_words=1) for t in ("a b", "c d")))
+    parts = []
+    for _ in range(2):
+        with pytest.raises(StreamInterruptedError) as caught:
+            await provider.generate_completion("echo", "x")
+        parts.append(caught.value.partial.text)
+    assert parts == ["a ", "c "]
+    assert [r.messages[-1].text for r in provider.requests] == ["x", "x"]
