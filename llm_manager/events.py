@@ -4,8 +4,8 @@ The first half is data, one frozen type per event; its ``name`` is the TypeScrip
 listeners subscribe to.  The second half is `EventEmitter`, pyee's emitter with delivery that a
 status display can rely on:
 
-* **Order.**  Every listener sees the events of one emitter in the order in which they happened,
-  one at a time, whichever threads emit and however long a listener takes.
+* **Order.**  Every registration sees the events of one emitter in the order in which they
+  happened, one at a time, whichever threads emit and however long a listener takes.
 * **Isolation.**  `emit` only appends to mailboxes.  No listener runs inside the code that emits,
   none can raise into it, delay it or skip another listener; ``error`` never raises.
 * **Place.**  A listener runs on the event loop that was running where it was registered; where
@@ -26,7 +26,7 @@ import threading
 import weakref
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
-from typing import Any, ClassVar, Literal, TypeVar, get_args
+from typing import Any, ClassVar, Literal, TypeVar, get_args, overload
 
 import msgspec
 from pyee.base import EventEmitter as PyeeEmitter
@@ -325,7 +325,7 @@ class Subscription:
         once: bool = False,
         weak: bool = False,
     ) -> None:
-        _check(delivery, limit)
+        _check(listener, delivery, limit)
         self.event = event
         self.once = once
         self.coalesced = 0
@@ -585,6 +585,12 @@ class EventEmitter(PyeeEmitter):
 
     # ---- listening -------------------------------------------------------------------------------
 
+    @overload
+    def on(self, event: str, f: AnyListener, **how: Any) -> AnyListener: ...
+    @overload
+    def on(
+        self, event: str, f: None = None, **how: Any
+    ) -> Callable[[AnyListener], AnyListener]: ...
     def on(self, event: str, f: Any = None, **how: Any) -> Any:
         """Call ``f`` for every later ``event``; without ``f``, a decorator.
 
@@ -885,7 +891,12 @@ def _discard(result: Awaitable[Any] | None) -> None:
 # ---- facts about listeners -----------------------------------------------------------------------
 
 
-def _check(delivery: str, limit: int) -> None:
+def _check(listener: object, delivery: str, limit: int) -> None:
+    if not callable(listener):
+        raise InvalidParameterError(
+            f"a listener must be a function, got {listener!r:.60}",
+            hint="on() takes the event first, subscribe() the listener",
+        )
     if delivery not in get_args(Delivery):
         raise InvalidParameterError(
             f"delivery must be one of {', '.join(get_args(Delivery))}, got {delivery!r}"

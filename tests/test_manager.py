@@ -233,6 +233,16 @@ def test_a_status_word_of_one_provider_is_never_taken_for_that_of_another() -> N
     assert numbers == sorted(set(numbers))
 
 
+async def test_a_listener_that_is_no_function_is_refused(manager) -> None:
+    for mistake in (
+        lambda: manager.on("connected", "x"),
+        lambda: manager.subscribe("statusChanged", print),
+        lambda: manager.once("connected", 5),
+    ):
+        with pytest.raises(InvalidParameterError, match="a listener must be a function"):
+            mistake()
+
+
 # ---- asking --------------------------------------------------------------------------------------
 
 
