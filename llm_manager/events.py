@@ -585,7 +585,8 @@ class EventEmitter(PyeeEmitter):
 
     # ---- listening -------------------------------------------------------------------------------
 
-    @overload
+    # pyee returns a union, which type checkers cannot use as a decorator.
+    @overload  # type: ignore[override]
     def on(self, event: str, f: AnyListener, **how: Any) -> AnyListener: ...
     @overload
     def on(
