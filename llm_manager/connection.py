@@ -579,9 +579,17 @@ class Connection:
 
     def _refuse_if_closed(self) -> None:
         if self.status is S.CLOSED:
-            raise ProviderConnectionError(
-                "it is closed", code="closed", retryable=False, hint="make a new provider"
-            )
+            raise self.closed_error()
+
+    def closed_error(self) -> ProviderConnectionError:
+        """What is raised at whoever wants something of a closed provider."""
+        return ProviderConnectionError(
+            "it is closed",
+            code="closed",
+            retryable=False,
+            provider_id=self._machine.state.provider_id,
+            hint="make a new provider",
+        )
 
 
 def _resolve(future: asyncio.Future[None]) -> None:

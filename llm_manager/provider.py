@@ -242,6 +242,7 @@ class BaseLLMProvider(EventEmitter, ABC):
         Raises:
             InvalidParameterError: there is no such status word.
             TimeoutError: it did not come within ``timeout_s`` seconds.
+            ProviderConnectionError: it cannot come any more, the provider was closed.
         """
         holds = wanted if callable(wanted) else _is(wanted)
         found: asyncio.Future[LLMProviderStatus] = asyncio.get_running_loop().create_future()
@@ -252,6 +253,8 @@ class BaseLLMProvider(EventEmitter, ABC):
             try:
                 if holds(event.current):
                     found.set_result(event.current)
+                elif event.current.status is ProviderStatus.CLOSED:
+                    found.set_exception(self._connection.closed_error())
             except Exception as error:  # noqa: BLE001 - it belongs to whoever waits
                 found.set_exception(error)
 

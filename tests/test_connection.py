@@ -766,6 +766,17 @@ async def test_closing_is_final_and_can_be_repeated() -> None:
     assert not await provider.is_available()
 
 
+async def test_waiting_for_a_status_ends_when_the_provider_is_closed() -> None:
+    provider = echo()
+    waiting = asyncio.create_task(provider.wait_for("connected"))
+    await asyncio.sleep(0)
+    await provider.close()
+    with pytest.raises(ProviderConnectionError, match="closed"):
+        await waiting
+    with pytest.raises(ProviderConnectionError, match="closed"):
+        await provider.wait_for("connected")
+
+
 async def test_async_with_connects_and_closes() -> None:
     async with echo() as provider:
         assert provider.usable

@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 import weakref
 from datetime import UTC, datetime
 
@@ -59,6 +60,15 @@ def machine(emitter) -> StatusMachine:
     machine.change(S.CONNECTING)
     machine.change(S.CONNECTED, Reason.RECOVERED)
     return machine
+
+
+@pytest.fixture
+def _eager_threads():
+    """Let threads take turns often: races become likelier, and nobody waits for a busy writer."""
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(0.0001)
+    yield
+    sys.setswitchinterval(usual)
 
 
 def take_steps(machine: StatusMachine, *words: ProviderStatus) -> None:
@@ -278,6 +288,7 @@ async def test_a_listener_that_disconnects_does_not_change_the_order_for_others(
         assert [w for i, w in enumerate(words) if i == 0 or w != words[i - 1]] == expected
 
 
+@pytest.mark.usefixtures("_eager_threads")
 async def test_four_writing_threads_are_seen_in_one_order_by_all_listeners(machine) -> None:
     emitter, seen = machine._emitter, [[] for _ in range(7)]
     limit = 5000  # nothing may be dropped however slow this machine is
@@ -547,6 +558,7 @@ async def test_who_subscribes_after_the_event_is_told_the_present_state_once() -
     assert seen[0].previous == seen[0].current == provider.status
 
 
+@pytest.mark.usefixtures("_eager_threads")
 async def test_subscribing_beside_a_writing_thread_leaves_no_gap_and_no_repetition() -> None:
     provider, stop = echo(), threading.Event()
     machine = provider._machine
@@ -556,6 +568,7 @@ async def test_subscribing_beside_a_writing_thread_leaves_no_gap_and_no_repetiti
         while not stop.is_set():
             number += 1
             machine.change(attempt=number)
+            time.sleep(0)  # whoever waits for the lock gets it now
 
     writer = threading.Thread(target=write)
     writer.start()

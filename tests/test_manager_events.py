@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable
 
@@ -32,6 +34,15 @@ async def manager():
         yield manager
 
 
+@pytest.fixture
+def _eager_threads():
+    """Let threads take turns often: races become likelier, and nobody waits for a busy writer."""
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(0.0001)
+    yield
+    sys.setswitchinterval(usual)
+
+
 def three(manager: LLMProviderManager) -> list[EchoProvider]:
     return [manager.register_provider(echo(id=name)) for name in ("a", "b", "c")]
 
@@ -57,6 +68,7 @@ class Writers:
         while not self._stop.is_set() and number != self._turns:
             number += 1
             self._work(provider, number)
+            time.sleep(0)  # whoever waits for a lock gets it now
 
     def __enter__(self) -> Writers:
         for thread in self._threads:
@@ -84,6 +96,7 @@ def everything(manager: LLMProviderManager) -> list[tuple[str, object]]:
 # ---- numbers -------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("_eager_threads")
 async def test_three_providers_that_change_at_once_are_numbered_without_gaps(manager) -> None:
     providers = three(manager)
     before = manager.snapshot().gseq
@@ -250,6 +263,7 @@ async def test_who_subscribes_is_told_the_status_of_all_providers_first(manager)
     assert {e.gseq for e in seen[:3]} == {seen[3].gseq - 1}
 
 
+@pytest.mark.usefixtures("_eager_threads")
 async def test_subscribing_beside_writing_threads_leaves_no_gap_and_no_repetition(manager) -> None:
     providers = three(manager)
     with Writers(providers):
@@ -338,6 +352,7 @@ async def test_a_conflating_listener_ends_on_the_last_state_of_every_provider(ma
     assert (seen[-1].provider_id, seen[-1].current.attempt) == ("b", 200)
 
 
+@pytest.mark.usefixtures("_eager_threads")
 async def test_a_snapshot_and_the_events_after_it_tell_the_present_state(manager) -> None:
     providers, seen = three(manager), []
     manager.on("statusChanged", seen.append, limit=10**6)
