@@ -184,6 +184,14 @@ class Connection:
         """Remember a request so that a shutdown can end it; does not keep it alive."""
         self._streams[stream.request_id] = stream
 
+    async def _arrive(self) -> None:
+        """Wait until it is open; counted, so that nobody undoes the opening meanwhile."""
+        self._arriving += 1
+        try:
+            await self._ensure_open()
+        finally:
+            self._arriving -= 1
+
     async def _ensure_open(self) -> None:
         """Open the provider if it is not open; proves nothing.
 
@@ -214,17 +222,11 @@ class Connection:
             ProviderConnectionError: it is draining or closed.
             LLMError: it cannot be opened.
         """
-        self._arriving += 1
         try:
-            await self._ensure_open()
+            await self._arrive()
         except asyncio.CancelledError:
-            self._arriving -= 1
             await self.drop_if_unproven(self._machine.state.epoch)
             raise
-        except BaseException:
-            self._arriving -= 1
-            raise
-        self._arriving -= 1
         if self.status is S.FAILED:
             # Somebody asks again, so something may have been repaired.
             self._begin(Reason.USER)
