@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime
 from time import monotonic
-from typing import Any
+from typing import Any, get_args
 
 from .errors import LLMError
 from .events import EventEmitter, ModelsChanged
 from .machine import StatusMachine
-from .messages import LLMModelInfo
+from .messages import Capability, CapabilityFact, LLMCapabilities, LLMModelInfo
 from .shared import SharedCall
 
 Fetch = Callable[[], Coroutine[Any, Any, Sequence[LLMModelInfo]]]
@@ -135,3 +135,46 @@ class ModelCatalog:
                 stale=stale,
             )
         )
+
+
+def capabilities_of(
+    provider_id: str,
+    at_most: frozenset[Capability],
+    model: str | None,
+    known: LLMModelInfo | None,
+) -> LLMCapabilities:
+    """What a provider that can do ``at_most``, or its model, can do.
+
+    Args:
+        provider_id: which provider.
+        at_most: what it can do.
+        model: which model; None for the provider itself.
+        known: what is known about the model, or None.
+    """
+    of_model = None if known is None else known.capabilities
+    source = "unknown" if known is None else known.source_of("capabilities") or "unknown"
+    features: dict[str, CapabilityFact] = {}
+    for name in get_args(Capability):
+        if name not in at_most:
+            fact = CapabilityFact(supported=False, source="registry")
+        elif model is None:
+            fact = CapabilityFact(supported=True, source="registry")
+        elif of_model is None:
+            fact = CapabilityFact(supported=None, source="unknown")
+        else:
+            fact = CapabilityFact(supported=name in of_model, source=source)
+        if name == "json_schema" and not fact.supported and "chat" in at_most:
+            fact = CapabilityFact(supported=True, source="emulated")
+        features[name] = fact
+    if known is None:
+        return LLMCapabilities(provider_id=provider_id, model=model, features=features)
+    limits = ("context_window_tokens", "max_output_tokens", "input_modalities")
+    return LLMCapabilities(
+        provider_id=provider_id,
+        model=model,
+        features=features,
+        context_window_tokens=known.context_window_tokens,
+        max_output_tokens=known.max_output_tokens,
+        input_modalities=known.input_modalities,
+        sources=tuple((field, source) for field, source in known.sources if field in limits),
+    )

@@ -31,6 +31,7 @@ from .errors import (
 )
 from .events import EventEmitter, HealthCheck, StatusChanged
 from .machine import StatusMachine
+from .messages import LLMRequest
 from .shared import SharedCall
 from .status import (
     ErrorInfo,
@@ -183,6 +184,15 @@ class Connection:
     def track(self, stream: LLMStream) -> None:
         """Remember a request so that a shutdown can end it; does not keep it alive."""
         self._streams[stream.request_id] = stream
+
+    def supersede(self, request: LLMRequest) -> None:
+        """End the running requests that ``request`` takes the place of."""
+        key = request.options.supersede_key
+        for stream in self._running_streams():
+            if stream.request is not request and stream.request.options.supersede_key == key:
+                stream.interrupt(
+                    RequestCancelledError("a newer request took its place", code="superseded")
+                )
 
     async def _arrive(self) -> None:
         """Wait until it is open; counted, so that nobody undoes the opening meanwhile."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from difflib import get_close_matches
 from typing import Any, ClassVar, Literal, TypeVar, overload
@@ -32,10 +32,13 @@ from .events import (
 )
 from .messages import (
     Data,
+    LLMCapabilities,
+    LLMEmbeddings,
     LLMModelInfo,
     LLMRequestOptions,
     LLMResponse,
     Messages,
+    TokenCount,
     as_options,
 )
 from .policy import Stage
@@ -407,6 +410,45 @@ class LLMProviderManager(EventEmitter):
         return provider.stream_chat_completion(
             name, messages, self._completed(options, provider), callback
         )
+
+    async def generate_fim(
+        self, model: str | None, prefix: str, suffix: str = "", options: Options = None
+    ) -> LLMResponse:
+        """Fill in the middle; see `BaseLLMProvider.stream_fim`."""
+        return await self.stream_fim(model, prefix, suffix, options)
+
+    def stream_fim(
+        self,
+        model: str | None,
+        prefix: str,
+        suffix: str = "",
+        options: Options = None,
+        callback: StreamCallback | None = None,
+    ) -> LLMStream:
+        """Fill in the middle piece by piece; see `BaseLLMProvider.stream_fim`."""
+        provider, name = self._for_request(model)
+        return provider.stream_fim(
+            name, prefix, suffix, self._completed(options, provider), callback
+        )
+
+    async def embed(
+        self, model: str | None, texts: str | Sequence[str], options: Options = None
+    ) -> LLMEmbeddings:
+        """Texts as vectors; see `BaseLLMProvider.embed`."""
+        provider, name = self._for_request(model)
+        return await provider.embed(name, texts, self._completed(options, provider))
+
+    async def count_tokens(
+        self, model: str | None, messages: Messages, options: Options = None
+    ) -> TokenCount:
+        """How many tokens a prompt has; see `BaseLLMProvider.count_tokens`."""
+        provider, name = self._for_request(model)
+        return await provider.count_tokens(name, messages, self._completed(options, provider))
+
+    def get_capabilities(self, model: str | None = None) -> LLMCapabilities:
+        """What a model, given as for `resolve`, or the active provider can do."""
+        provider, name = self._for_request(model)
+        return provider.get_capabilities(name)
 
     # ---- inside ----------------------------------------------------------------------------------
 

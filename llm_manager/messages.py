@@ -15,11 +15,12 @@ import difflib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
-from typing import Any, Literal, TypeAlias, TypeVar, get_args
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar, get_args
 
 import msgspec
 
 from .errors import InvalidParameterError, InvalidResponseError
+from .schemas import parsed, schema_of
 
 Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
 FinishReason: TypeAlias = Literal["stop", "length", "tool_calls", "content_filter", "other"]
@@ -28,8 +29,12 @@ Capability: TypeAlias = Literal[
     "chat", "completion", "tools", "vision", "files", "reasoning", "json_object", "json_schema",
     "embeddings", "fim", "audio",
 ]  # fmt: skip
+Operation: TypeAlias = Literal["chat", "completion", "fim", "embed"]
+PromptCache: TypeAlias = Literal["5m", "1h"]
+Priority: TypeAlias = Literal["interactive", "normal", "background"]
 
 T = TypeVar("T", bound="Data")
+P = TypeVar("P")
 
 
 class Data(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -88,7 +93,25 @@ class FilePart(Data, frozen=True, kw_only=True, tag="file", tag_field="type"):
         _check_source("a file", self.data, self.url, self.media_type)
 
 
-Part: TypeAlias = TextPart | ImagePart | FilePart
+class OpaquePart(Data, frozen=True, kw_only=True, tag="opaque", tag_field="type"):
+    """A piece of an answer that only the dialect it came in understands.
+
+    It is kept in the history because the service wants it back: signed reasoning, results of tools
+    that the service runs itself, whatever it invents next.  A codec of another dialect leaves it
+    out.
+
+    Attributes:
+        origin: the dialect that understands it, e.g. ``"anthropic"``.
+        kind: what it is there, e.g. ``"thinking"``.
+        data: as the service sent it, JSON-ready.
+    """
+
+    origin: str
+    kind: str
+    data: dict[str, Any]
+
+
+Part: TypeAlias = TextPart | ImagePart | FilePart | OpaquePart
 
 
 def _check_source(what: str, data: bytes | None, url: str | None, media_type: str | None) -> None:
@@ -137,6 +160,8 @@ class LLMMessage(Data, frozen=True, kw_only=True):
         tool_calls: calls that an assistant message asks for.
         tool_call_id: for role ``tool``: which call this is the result of.
         reasoning: for role ``assistant``: the reasoning text that came with it, or None.
+        cache: keep the prompt up to the end of this message in the service's prompt cache for so
+            long, where the service wants to be told; others cache by themselves.
 
     Raises:
         InvalidParameterError: unknown role, or fields that do not belong to the role.
@@ -148,6 +173,7 @@ class LLMMessage(Data, frozen=True, kw_only=True):
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str | None = None
     reasoning: str | None = None
+    cache: PromptCache | None = None
 
     def __post_init__(self) -> None:
         if self.role not in get_args(Role):
@@ -160,11 +186,12 @@ class LLMMessage(Data, frozen=True, kw_only=True):
             isinstance(self.content, tuple) and all(isinstance(p, Part) for p in self.content)
         ):
             raise InvalidParameterError(
-                "content must be text or a sequence of TextPart, ImagePart and FilePart, "
-                f"got {_shown(self.content)}"
+                "content must be text or a sequence of parts (TextPart, ImagePart, FilePart, "
+                f"OpaquePart), got {_shown(self.content)}"
             )
         if self.role == "tool" and not self.tool_call_id:
             raise InvalidParameterError("a message with role 'tool' needs a tool_call_id")
+        _check_choice("cache", self.cache, get_args(PromptCache))
         if self.tool_calls and self.role != "assistant":
             raise InvalidParameterError(
                 f"only role 'assistant' can have tool_calls, not {self.role!r}"
@@ -175,14 +202,11 @@ class LLMMessage(Data, frozen=True, kw_only=True):
         return cls(role="system", content=text)
 
     @classmethod
-    def user(cls, *content: str | Part) -> LLMMessage:
+    def user(cls, *content: str | Part | HasPart) -> LLMMessage:
         """A user message from text and parts, e.g. ``LLMMessage.user("What is it?", image)``."""
         if len(content) == 1 and isinstance(content[0], str):
             return cls(role="user", content=content[0])
-        return cls(
-            role="user",
-            content=tuple(TextPart(text=p) if isinstance(p, str) else p for p in content),
-        )
+        return cls(role="user", content=tuple(_as_part(piece) for piece in content))
 
     @classmethod
     def assistant(cls, text: str = "", *, tool_calls: Iterable[ToolCall] = ()) -> LLMMessage:
@@ -199,6 +223,19 @@ class LLMMessage(Data, frozen=True, kw_only=True):
         if isinstance(self.content, str):
             return self.content
         return "".join(p.text for p in self.content if isinstance(p, TextPart))
+
+
+class HasPart(Protocol):
+    """What can be put into a message although it is no part itself, e.g. an `ImageInput`."""
+
+    def to_part(self) -> Part:
+        """The part that it makes of itself."""
+
+
+def _as_part(piece: str | Part | HasPart) -> Part:
+    if isinstance(piece, str):
+        return TextPart(text=piece)
+    return piece if isinstance(piece, Part) else piece.to_part()
 
 
 Messages: TypeAlias = (
@@ -378,10 +415,18 @@ class LLMRequestOptions(Data, frozen=True, kw_only=True):
         seed: for repeatable answers, where the provider can.
         tools: what the model may ask to call.
         tool_choice: ``auto``, ``none``, ``required``, or the name of the tool to call.
-        response_format: ``text``, ``json_object``, or a JSON Schema that the answer must follow.
+        parallel_tool_calls: whether the model may ask for several calls in one answer.
+        response_format: ``text``, ``json_object``, or what the answer must follow: a JSON Schema,
+            a dataclass, a `msgspec.Struct` or a pydantic model (kept as its JSON Schema).
         reasoning_effort: how long a reasoning model shall think.
         timeouts: for this request; what is not given comes from the provider.
         retries: for this request; what is not given comes from the provider.
+        prompt_cache: keep the whole prompt in the service's prompt cache for so long, where the
+            service wants to be told; see `LLMMessage.cache` for a part of it.
+        priority: which requests a queue takes first; ``interactive`` before ``normal`` before
+            ``background``.
+        supersede_key: a new request ends the provider's running one with the same key, which
+            raises `RequestCancelledError`; for an editor, where each keystroke asks anew.
         include_raw: keep the provider's own answer in `LLMResponse.raw`.
         extra: merged into the request body as it is, for what this library does not know.
 
@@ -398,10 +443,14 @@ class LLMRequestOptions(Data, frozen=True, kw_only=True):
     seed: int | None = None
     tools: tuple[ToolDefinition, ...] = ()
     tool_choice: str | None = None
-    response_format: Literal["text", "json_object"] | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    response_format: Any = None
     reasoning_effort: ReasoningEffort | None = None
     timeouts: Timeouts | None = None
     retries: Retries | None = None
+    prompt_cache: PromptCache | None = None
+    priority: Priority | None = None
+    supersede_key: str | None = None
     include_raw: bool = False
     extra: dict[str, Any] = {}
 
@@ -431,20 +480,17 @@ class LLMRequestOptions(Data, frozen=True, kw_only=True):
                 f"tool_choice {self.tool_choice!r} is neither auto, none, required nor a given "
                 f"tool ({', '.join(names) or 'no tools given'})"
             )
-        efforts = get_args(ReasoningEffort)
-        if self.reasoning_effort not in (None, *efforts):
+        _check_choice("reasoning_effort", self.reasoning_effort, get_args(ReasoningEffort))
+        _check_choice("prompt_cache", self.prompt_cache, get_args(PromptCache))
+        _check_choice("priority", self.priority, get_args(Priority))
+        wanted = self.response_format
+        if isinstance(wanted, str) and wanted not in ("text", "json_object"):
             raise InvalidParameterError(
-                f"reasoning_effort must be one of {', '.join(efforts)}, "
-                f"got {self.reasoning_effort!r}"
+                "response_format must be 'text', 'json_object', a JSON Schema or a type, "
+                f"got {wanted!r}"
             )
-        if isinstance(self.response_format, str) and self.response_format not in (
-            "text",
-            "json_object",
-        ):
-            raise InvalidParameterError(
-                "response_format must be 'text', 'json_object' or a JSON Schema, "
-                f"got {self.response_format!r}"
-            )
+        if not isinstance(wanted, str | dict | None):
+            msgspec.structs.force_setattr(self, "response_format", schema_of(wanted))
 
     def merged_over(self, defaults: LLMRequestOptions) -> LLMRequestOptions:
         """These options, with what they leave open taken from ``defaults``."""
@@ -487,6 +533,11 @@ def merged(*levels: T) -> T:
     return result
 
 
+def _check_choice(name: str, value: str | None, choices: tuple[str, ...]) -> None:
+    if value not in (None, *choices):
+        raise InvalidParameterError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+
+
 def _check_number(
     name: str,
     value: float | None,
@@ -520,17 +571,23 @@ class LLMRequest(Data, frozen=True, kw_only=True):
     Attributes:
         id: our id; events, errors and the response carry it.
         model: the provider's name of the model.
-        messages: the conversation, at least one message.
+        messages: the conversation, at least one message; empty for ``fim`` and ``embed``.
+        prefix, suffix: operation ``fim``: the text before and after the place to fill.
+        texts: operation ``embed``: what to embed.
         options: completed from all defaults.
-        operation: ``chat`` or ``completion``; both are sent as a conversation.
+        operation: ``chat`` or ``completion``, which are both sent as a conversation, ``fim`` (fill
+            in the middle) or ``embed``.
         stream: whether the provider is asked to answer piece by piece.
     """
 
     id: str
     model: str
-    messages: tuple[LLMMessage, ...]
+    messages: tuple[LLMMessage, ...] = ()
+    prefix: str = ""
+    suffix: str = ""
+    texts: tuple[str, ...] = ()
     options: LLMRequestOptions = NO_OPTIONS
-    operation: Literal["chat", "completion"] = "chat"
+    operation: Operation = "chat"
     stream: bool = True
 
 
@@ -538,19 +595,22 @@ class LLMRequest(Data, frozen=True, kw_only=True):
 
 
 class Usage(Data, frozen=True, kw_only=True, omit_defaults=True):
-    """Tokens counted by the provider.
+    """Tokens counted by the provider, with one meaning on all of them.
 
     Attributes:
-        prompt_tokens: all tokens of the input, those read from a cache included.
+        prompt_tokens: all tokens of the input, those read from and written to a cache included.
         completion_tokens: all tokens of the answer, reasoning included.
         cached_tokens: the part of ``prompt_tokens`` that was read from a cache.
+        cache_write_tokens: the part of ``prompt_tokens`` that was written to a cache.
         reasoning_tokens: the part of ``completion_tokens`` that was reasoning.
-        estimated: True if these are our estimate, because the provider sent no figures.
+        estimated: True if some of it is our estimate: the answer was broken off before the
+            provider had sent its figures.
     """
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0
+    cache_write_tokens: int = 0
     reasoning_tokens: int = 0
     estimated: bool = False
 
@@ -563,6 +623,7 @@ class Usage(Data, frozen=True, kw_only=True, omit_defaults=True):
             prompt_tokens=self.prompt_tokens + other.prompt_tokens,
             completion_tokens=self.completion_tokens + other.completion_tokens,
             cached_tokens=self.cached_tokens + other.cached_tokens,
+            cache_write_tokens=self.cache_write_tokens + other.cache_write_tokens,
             reasoning_tokens=self.reasoning_tokens + other.reasoning_tokens,
             estimated=self.estimated or other.estimated,
         )
@@ -589,6 +650,7 @@ class LLMResponse(Data, frozen=True, kw_only=True):
         text: the answer's text, without reasoning.
         reasoning: the reasoning text that the provider showed, or ``""``.
         tool_calls: tools that the model asks to call, in its order.
+        parts: everything but the tool calls in its order, if there is more than text; else empty.
         finish_reason: why it ended; None while it has not ended.
         provider_finish_reason: the provider's own word for it, or None.
         usage: token counts, or None if the provider sent none.
@@ -604,6 +666,7 @@ class LLMResponse(Data, frozen=True, kw_only=True):
     text: str = ""
     reasoning: str = ""
     tool_calls: tuple[ToolCall, ...] = ()
+    parts: tuple[Part, ...] = ()
     finish_reason: FinishReason | None = None
     provider_finish_reason: str | None = None
     usage: Usage | None = None
@@ -618,10 +681,49 @@ class LLMResponse(Data, frozen=True, kw_only=True):
         """The answer as the assistant's message, to go on with the conversation."""
         return LLMMessage(
             role="assistant",
-            content=self.text,
+            content=self.parts or self.text,
             tool_calls=self.tool_calls,
             reasoning=self.reasoning or None,
         )
+
+    def parse(self, kind: type[P]) -> P:
+        """The answer's JSON text as a value of ``kind``: a dataclass, a Struct, a pydantic model,
+        or a plain type such as ``dict``.
+
+        Raises:
+            InvalidResponseError: the text is not JSON, or does not fit; ``partial`` is this answer.
+        """
+        return parsed(self.text, kind, self)
+
+
+class LLMEmbeddings(Data, frozen=True, kw_only=True):
+    """Texts as vectors.
+
+    Attributes:
+        vectors: one for each text, in their order; all have the same length.
+        model: the model that made them, as the provider names it.
+        usage: token counts, or None if the provider sent none.
+        provider_id: which provider answered.
+        request_id: our id of the request, as in the events.
+    """
+
+    vectors: tuple[list[float], ...]
+    model: str = ""
+    usage: Usage | None = None
+    provider_id: str = ""
+    request_id: str = ""
+
+
+class TokenCount(Data, frozen=True, kw_only=True):
+    """How many tokens a prompt has.
+
+    Attributes:
+        tokens: how many.
+        estimated: whether this is our estimate; otherwise the provider counted.
+    """
+
+    tokens: int
+    estimated: bool = False
 
 
 # What decoders produce and policies pass on.  One small object per piece of an answer, built for
@@ -680,6 +782,18 @@ class MetaDelta(msgspec.Struct, frozen=True, gc=False):
     response_id: str | None = None
 
 
+class PartDelta(msgspec.Struct, frozen=True):
+    """A piece of the answer that is whole and not text: an image, or an `OpaquePart`."""
+
+    part: Part
+
+
+class VectorsDelta(msgspec.Struct, frozen=True):
+    """The next vectors of an embedding, in the order of the texts."""
+
+    vectors: list[list[float]]
+
+
 class RawDelta(msgspec.Struct, frozen=True):
     """One decoded JSON document of the provider; only when ``include_raw`` was asked."""
 
@@ -687,7 +801,15 @@ class RawDelta(msgspec.Struct, frozen=True):
 
 
 Delta: TypeAlias = (
-    TextDelta | ReasoningDelta | ToolCallDelta | UsageDelta | FinishDelta | MetaDelta | RawDelta
+    TextDelta
+    | ReasoningDelta
+    | ToolCallDelta
+    | PartDelta
+    | VectorsDelta
+    | UsageDelta
+    | FinishDelta
+    | MetaDelta
+    | RawDelta
 )
 
 
@@ -699,14 +821,16 @@ class LLMStreamEvent(Data, frozen=True, kw_only=True, omit_defaults=True, gc=Fal
         index: running number of the event in its stream, from 0.
         text: kinds ``text`` and ``reasoning``: the new piece.
         tool_call: kind ``tool_call``: the new piece of a call.
+        part: kind ``part``: a piece that is no text, whole.
         usage: kind ``usage``: token counts so far.
         response: kind ``done``: the whole answer; it is the last event.
     """
 
-    kind: Literal["text", "reasoning", "tool_call", "usage", "done"]
+    kind: Literal["text", "reasoning", "tool_call", "part", "usage", "done"]
     index: int
     text: str = ""
     tool_call: ToolCallDelta | None = None
+    part: Part | None = None
     usage: Usage | None = None
     response: LLMResponse | None = None
 
@@ -772,3 +896,48 @@ class LLMModelInfo(Data, frozen=True, kw_only=True, omit_defaults=True):
     def source_of(self, field: str) -> str | None:
         """Where the value of ``field`` comes from, or None if it is not known."""
         return dict(self.sources).get(field)
+
+
+class CapabilityFact(Data, frozen=True, kw_only=True):
+    """Whether something can be done, and who says so.
+
+    Attributes:
+        supported: None means unknown.
+        source: ``endpoint`` (the service says it), ``registry`` (this library knows it),
+            ``emulated`` (this library does it in the service's stead), ``user``, ``guess``, or
+            ``unknown``.
+    """
+
+    supported: bool | None
+    source: str
+
+
+class LLMCapabilities(Data, frozen=True, kw_only=True):
+    """What a provider, or one of its models, can do.
+
+    Attributes:
+        provider_id: which provider.
+        model: which of its models; None: what the provider can do at most.
+        features: one fact for every `Capability`.
+        context_window_tokens, max_output_tokens: limits of the model; None where unknown.
+        input_modalities: ``text``, ``image``, ``audio``, ``file``, or None if unknown.
+        sources: for each known limit, as ``(field, source)``, where it comes from.
+    """
+
+    provider_id: str
+    model: str | None = None
+    features: dict[str, CapabilityFact] = msgspec.field(default_factory=dict)
+    context_window_tokens: int | None = None
+    max_output_tokens: int | None = None
+    input_modalities: frozenset[str] | None = None
+    sources: tuple[tuple[str, str], ...] = ()
+
+    def supports(self, capability: Capability) -> bool | None:
+        """Whether it can do this; None if nobody knows.
+
+        Raises:
+            InvalidParameterError: there is no such capability.
+        """
+        _check_choice("capability", capability, get_args(Capability))
+        fact = self.features.get(capability)
+        return None if fact is None else fact.supported

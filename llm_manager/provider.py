@@ -23,7 +23,7 @@ from typing import Any, ClassVar, Literal, get_args
 
 import msgspec
 
-from .catalog import ModelCatalog
+from .catalog import ModelCatalog, capabilities_of
 from .config import check_id
 from .connection import Connection, Wait
 from .errors import (
@@ -50,13 +50,17 @@ from .messages import (
     Delta,
     FilePart,
     ImagePart,
+    LLMCapabilities,
+    LLMEmbeddings,
     LLMMessage,
     LLMModelInfo,
     LLMRequest,
     LLMRequestOptions,
     LLMResponse,
     Messages,
+    Operation,
     Timeouts,
+    TokenCount,
     as_messages,
     as_options,
     from_mapping,
@@ -68,6 +72,7 @@ from .policy.retry import RetryPolicy
 from .status import ErrorInfo, LLMProviderStatus, ProviderStatus
 from .stream import Assembly, LLMStream, StreamCallback
 from .supervisor import Backoff
+from .tokens import estimate_prompt_tokens
 from .wire import Codec
 
 Options = LLMRequestOptions | Mapping[str, Any] | None
@@ -101,6 +106,10 @@ class BaseLLMProvider(EventEmitter, ABC):
     """What it can do at most; a model may be able to do less."""
     codec: Codec
     """How requests and answers look on its wire."""
+    fim_codec: Codec | None = None
+    """The same for filling in the middle, where that looks different."""
+    embedding_codec: Codec | None = None
+    """The same for embeddings."""
     default_timeouts: Timeouts | None = None
     """Time limits of this kind of provider, where they differ from the usual ones; the weakest."""
     backoff: Backoff = Backoff()
@@ -183,6 +192,15 @@ class BaseLLMProvider(EventEmitter, ABC):
         models = await self._list_models()
         return bool(self._catalog.accept(self._owned(models)))
 
+    def _codec_for(self, request: LLMRequest) -> Codec:
+        """The codec that ``request`` is sent with."""
+        special = {"fim": self.fim_codec, "embed": self.embedding_codec}
+        return special.get(request.operation) or self.codec
+
+    async def _count_tokens(self, request: LLMRequest) -> int | None:
+        """How many tokens the prompt has, at no cost; None if the provider cannot tell."""
+        return None
+
     async def _exchange(self, request: LLMRequest) -> AsyncGenerator[Delta, None]:
         """Send one request, once; the default encodes, sends and decodes.
 
@@ -190,8 +208,9 @@ class BaseLLMProvider(EventEmitter, ABC):
         """
         if not hasattr(self, "codec"):
             raise _defect(f"{type(self).__name__} defines neither a codec nor _exchange")
-        decoder = self.codec.decoder(request)
-        async with aclosing(self._send(self.codec.encode(request), request)) as pieces:
+        codec = self._codec_for(request)
+        decoder = codec.decoder(request)
+        async with aclosing(self._send(codec.encode(request), request)) as pieces:
             turn_ends_s = monotonic() + _TURN_S
             async for piece in pieces:
                 for delta in decoder.feed(piece):
@@ -467,10 +486,11 @@ class BaseLLMProvider(EventEmitter, ABC):
             raise InvalidParameterError(
                 f"prompt must be text that is not empty, got {prompt!r:.60}"
             )
-        messages = [LLMMessage.user(prompt)]
+        messages: tuple[LLMMessage, ...] = (LLMMessage.user(prompt),)
         if system_prompt:
-            messages.insert(0, LLMMessage.system(system_prompt))
-        return self._stream(self._request(model, messages, options, "completion"), callback)
+            messages = (LLMMessage.system(system_prompt), *messages)
+        request = self._request(model, options, "completion", messages=messages)
+        return self._stream(request, callback)
 
     def stream_chat_completion(
         self,
@@ -492,16 +512,102 @@ class BaseLLMProvider(EventEmitter, ABC):
             InvalidParameterError: an argument is wrong.
             UnsupportedFeatureError: the provider or the model cannot do it.
         """
-        return self._stream(self._request(model, messages, options, "chat"), callback)
+        request = self._request(model, options, "chat", messages=as_messages(messages))
+        return self._stream(request, callback)
+
+    async def generate_fim(
+        self, model: str | None, prefix: str, suffix: str = "", options: Options = None
+    ) -> LLMResponse:
+        """Fill in the middle: what stands between ``prefix`` and ``suffix``; see `stream_fim`."""
+        return await self.stream_fim(model, prefix, suffix, options)
+
+    def stream_fim(
+        self,
+        model: str | None,
+        prefix: str,
+        suffix: str = "",
+        options: Options = None,
+        callback: StreamCallback | None = None,
+    ) -> LLMStream:
+        """Fill in the middle piece by piece, as an editor does at the cursor.
+
+        Give ``supersede_key`` in the options, and each new request ends the one before.
+
+        Args:
+            model: id of a model; None for the active one.
+            prefix, suffix: the text before and behind the place to fill.
+            options: as for `generate_chat_completion`.
+            callback: as for `stream_chat_completion`.
+
+        Raises:
+            InvalidParameterError: an argument is wrong.
+            UnsupportedFeatureError: the provider or the model cannot do it.
+        """
+        for name, text in (("prefix", prefix), ("suffix", suffix)):
+            if not isinstance(text, str):
+                raise InvalidParameterError(f"{name} must be text, got {text!r:.60}")
+        if not prefix and not suffix:
+            raise InvalidParameterError("prefix and suffix are both empty; there is no middle")
+        request = self._request(model, options, "fim", prefix=prefix, suffix=suffix)
+        return self._stream(request, callback)
+
+    async def embed(
+        self, model: str | None, texts: str | Sequence[str], options: Options = None
+    ) -> LLMEmbeddings:
+        """Texts as vectors.
+
+        Args:
+            model: id of an embedding model; None for the active one.
+            texts: one text, or several; they are sent in one request.
+            options: time limits, retries and ``extra`` count.
+
+        Raises:
+            InvalidParameterError: an argument is wrong; nothing was sent.
+            UnsupportedFeatureError: the provider or the model cannot do it; nothing was sent.
+            ProviderError: no answer; the class says why.
+        """
+        given = (texts,) if isinstance(texts, str) else tuple(texts)
+        if not given or not all(isinstance(text, str) and text for text in given):
+            raise InvalidParameterError(
+                f"texts must be one or more texts that are not empty, got {texts!r:.60}"
+            )
+        assembly = Assembly(self._request(model, options, "embed", texts=given), self.id)
+        await self._stream_into(assembly)
+        return assembly.embeddings()
+
+    async def count_tokens(
+        self, model: str | None, messages: Messages, options: Options = None
+    ) -> TokenCount:
+        """How many tokens a prompt has, tool definitions included; costs nothing.
+
+        Returns:
+            The provider's own count, where it has one; otherwise an estimate that says so.
+
+        Raises:
+            InvalidParameterError: an argument is wrong.
+            ProviderError: the provider could not be asked.
+        """
+        request = self._request(model, options, "chat", messages=as_messages(messages))
+        if type(self)._count_tokens is not BaseLLMProvider._count_tokens:
+            async with self._connection.request():
+                counted = await self._count_tokens(request)
+            if counted is not None:
+                return TokenCount(tokens=counted)
+        return TokenCount(tokens=estimate_prompt_tokens(request), estimated=True)
+
+    def get_capabilities(self, model: str | None = None) -> LLMCapabilities:
+        """What the provider, or one of its models, can do, and who says so; asks nobody.
+
+        What a model can do is known once the model list has been read (`get_model_info` finds out
+        more, where the provider tells more about a single model).
+        """
+        known = None if model is None else self._catalog.find(model)
+        return capabilities_of(self.id, self.capabilities, model, known)
 
     # ---- the one path ----------------------------------------------------------------------------
 
     def _request(
-        self,
-        model: str | None,
-        messages: Messages,
-        options: Options,
-        operation: Literal["chat", "completion"],
+        self, model: str | None, options: Options, operation: Operation, **content: Any
     ) -> LLMRequest:
         chosen = model if model is not None else self._active_model
         if not isinstance(chosen, str) or not chosen:
@@ -514,13 +620,13 @@ class BaseLLMProvider(EventEmitter, ABC):
         request = LLMRequest(
             id=f"req-{os.getpid():x}-{next(_numbers)}",
             model=chosen,
-            messages=as_messages(messages),
             options=merged(
                 as_options(options),
                 self.default_options,
                 LLMRequestOptions(timeouts=self.default_timeouts),
             ),
             operation=operation,
+            **content,
         )
         self._check(request)
         return request
@@ -544,7 +650,10 @@ class BaseLLMProvider(EventEmitter, ABC):
                 )
 
     def _stream(self, request: LLMRequest, callback: StreamCallback | None) -> LLMStream:
-        assembly, interrupter = Assembly(request, self.id), Interrupter()
+        return self._stream_into(Assembly(request, self.id), callback)
+
+    def _stream_into(self, assembly: Assembly, callback: StreamCallback | None = None) -> LLMStream:
+        request, interrupter = assembly.request, Interrupter()
         stream = LLMStream(
             self._ask(request, assembly, interrupter),
             assembly,
@@ -560,6 +669,8 @@ class BaseLLMProvider(EventEmitter, ABC):
         """Run one request through the policies; announce its start and its one end."""
         connection = self._connection
         assembly.begin()
+        if request.options.supersede_key is not None:
+            connection.supersede(request)
         self.publish(
             RequestStarted(
                 provider_id=self.id,
@@ -603,6 +714,8 @@ class BaseLLMProvider(EventEmitter, ABC):
             del self._running[request.id]
             if epoch is not None:
                 connection.end_request()
+            if outcome != "ok":
+                assembly.break_off()
             self.publish(
                 RequestFinished(
                     provider_id=self.id,
@@ -635,15 +748,18 @@ def _defect(text: str) -> ProviderError:
     return ProviderError(text, code="unexpected", hint="this is a mistake in the provider class")
 
 
+_OF_OPERATION: dict[Operation, Capability] = {"fim": "fim", "embed": "embeddings"}
+
+
 def _wanted(request: LLMRequest) -> frozenset[Capability]:
     options = request.options
     wanted: set[Capability] = set()
+    if request.operation in _OF_OPERATION:
+        wanted.add(_OF_OPERATION[request.operation])
     if options.tools:
         wanted.add("tools")
     if options.response_format == "json_object":
         wanted.add("json_object")
-    elif isinstance(options.response_format, dict):
-        wanted.add("json_schema")
     for message in request.messages:
         for part in () if isinstance(message.content, str) else message.content:
             if isinstance(part, ImagePart):

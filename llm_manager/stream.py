@@ -14,25 +14,33 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from time import monotonic
 from typing import Any
 
+import msgspec
+
 from .errors import LLMError, ProviderError, RequestCancelledError
 from .interrupt import Interrupter
 from .messages import (
     Delta,
     FinishDelta,
     FinishReason,
+    LLMEmbeddings,
     LLMRequest,
     LLMResponse,
     LLMStreamEvent,
     MetaDelta,
+    Part,
+    PartDelta,
     RawDelta,
     ReasoningDelta,
     TextDelta,
+    TextPart,
     Timings,
     ToolCall,
     ToolCallDelta,
     Usage,
     UsageDelta,
+    VectorsDelta,
 )
+from .tokens import estimate_prompt_tokens, estimate_text_tokens
 
 StreamCallback = Callable[[LLMStreamEvent], Awaitable[object] | object]
 
@@ -44,11 +52,14 @@ class Assembly:
         self.request = request
         self.provider_id = provider_id
         self.attempts = 0
-        self.usage: Usage | None = None
         self.pieces = 0
+        self._usage: Usage | None = None
+        self._parts: list[tuple[int, Part]] = []
+        self._vectors: list[list[float]] = []
         self._began_s = monotonic()
         self._first_s: float | None = None
         self._ended_s: float | None = None
+        self._broken_off = False
         self._text: list[str] = []
         self._reasoning: list[str] = []
         self._calls: dict[int, tuple[str, str, list[str]]] = {}
@@ -83,13 +94,19 @@ class Assembly:
             self._calls[delta.index] = (id or delta.id, name or delta.name, arguments)
             return self._event("tool_call", tool_call=delta)
         if type(delta) is UsageDelta:
-            self.usage = delta.usage
+            self._usage = delta.usage
             return self._event("usage", usage=delta.usage)
+        if type(delta) is PartDelta:
+            # Its place is behind the pieces of text that have come so far.
+            self._parts.append((len(self._text), delta.part))
+            return self._event("part", part=delta.part)
         if type(delta) is FinishDelta:
             self._finish, self._provider_finish = delta.reason, delta.provider_reason
         elif type(delta) is MetaDelta:
             self._model = delta.model or self._model
             self._response_id = delta.response_id or self._response_id
+        elif type(delta) is VectorsDelta:
+            self._vectors.extend(delta.vectors)
         elif type(delta) is RawDelta:
             if self._raw is not None:
                 self._raw.append(delta.document)
@@ -112,6 +129,31 @@ class Assembly:
         self._ended_s = monotonic()
         return self._event("done", response=self.response())
 
+    def break_off(self) -> None:
+        """Take note that no more will come although the answer is not complete."""
+        if self._ended_s is None:
+            self._ended_s = monotonic()
+            self._broken_off = self._finish is None
+
+    @property
+    def usage(self) -> Usage | None:
+        """Token counts: the provider's, or an estimate for an answer that was broken off."""
+        return self._estimated_usage() if self._broken_off and self.pieces else self._usage
+
+    def _estimated_usage(self) -> Usage:
+        # Some providers count the prompt first; what they say of an answer that had only begun is
+        # too little.
+        known = self._usage or Usage(prompt_tokens=estimate_prompt_tokens(self.request))
+        reasoning = estimate_text_tokens("".join(self._reasoning))
+        arguments = (a for _, _, pieces in self._calls.values() for a in pieces)
+        completion = reasoning + estimate_text_tokens("".join((*self._text, *arguments)))
+        return msgspec.structs.replace(
+            known,
+            completion_tokens=max(known.completion_tokens, completion),
+            reasoning_tokens=max(known.reasoning_tokens, reasoning),
+            estimated=True,
+        )
+
     @property
     def first_token_s(self) -> float | None:
         return None if self._first_s is None else self._first_s - self._began_s
@@ -129,6 +171,7 @@ class Assembly:
                 ToolCall(id=id, name=name, arguments_json="".join(arguments) or "{}")
                 for _, (id, name, arguments) in sorted(self._calls.items())
             ),
+            parts=self._all_parts(),
             finish_reason=self._finish,
             provider_finish_reason=self._provider_finish,
             usage=self.usage,
@@ -143,6 +186,30 @@ class Assembly:
             ),
             raw=None if self._raw is None else tuple(self._raw),
         )
+
+    def embeddings(self) -> LLMEmbeddings:
+        """What has arrived, as the answer to an embedding request."""
+        return LLMEmbeddings(
+            vectors=tuple(self._vectors),
+            model=self._model,
+            usage=self.usage,
+            provider_id=self.provider_id,
+            request_id=self.request.id,
+        )
+
+    def _all_parts(self) -> tuple[Part, ...]:
+        """Text and other parts in the order of their arrival; empty if there is only text."""
+        if not self._parts:
+            return ()
+        parts: list[Part] = []
+        begin = 0
+        for place, part in [*self._parts, (len(self._text), None)]:
+            if text := "".join(self._text[begin:place]):
+                parts.append(TextPart(text=text))
+            if part is not None:
+                parts.append(part)
+            begin = place
+        return tuple(parts)
 
 
 class LLMStream:
@@ -185,6 +252,11 @@ class LLMStream:
     def running(self) -> bool:
         """Whether it has been started and has not ended."""
         return self._started and not self._ended
+
+    @property
+    def request(self) -> LLMRequest:
+        """What was asked."""
+        return self._assembly.request
 
     @property
     def request_id(self) -> str:
@@ -280,10 +352,12 @@ class LLMStream:
             yield last
         except LLMError as error:
             error.in_context(provider_id=assembly.provider_id, request_id=assembly.request.id)
+            assembly.break_off()
             if error.partial is None and assembly.pieces:
                 error.partial = assembly.response()
             raise
         finally:
+            assembly.break_off()
             self._ended = True
             await self.aclose()
 

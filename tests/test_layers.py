@@ -12,10 +12,11 @@ ROOT = Path(__file__).parent.parent / "llm_manager"
 LAYERS = [
     {"redaction", "_threads"},
     {"errors"},
+    {"schemas"},
     {"messages"},
     {"status"},
     {"events"},
-    {"config", "interrupt", "machine", "shared", "_blocking"},
+    {"config", "interrupt", "machine", "shared", "_blocking", "tokens"},
     {"stream", "wire", "policy", "catalog", "supervisor"},
     {"transport"},
     {"connection"},
@@ -23,7 +24,7 @@ LAYERS = [
     {"providers"},
     {"registry"},
     {"manager"},
-    {"discovery"},
+    {"discovery", "tools", "media", "portability"},
     {"cli", "testing"},
     {"__init__", "__main__"},
 ]

@@ -202,7 +202,6 @@ def test_what_a_provider_cannot_do_is_refused_before_sending() -> None:
         ([LLMMessage.user("what?", image)], None, "vision"),
         ([LLMMessage.user("what?", document)], None, "files"),
         ("hi", {"response_format": "json_object"}, "json_object"),
-        ("hi", {"response_format": {"type": "object"}}, "json_schema"),
     ):
         with pytest.raises(UnsupportedFeatureError, match=f"cannot do: {missing}"):
             provider.stream_chat_completion("echo", messages, options)

@@ -26,7 +26,6 @@ class OpenAICompatibleProvider(HttpProvider):
     """
 
     kind = "compatible"
-    request_path = "/chat/completions"
 
     def __init__(
         self,
@@ -68,7 +67,7 @@ class OpenAICompatibleProvider(HttpProvider):
         # Without a list, a request that cannot be one tells as much, at no cost: a wrong key is
         # refused first, and with a right one the server complains about the body.
         try:
-            await self.transport.post(self.request_path, b"[]", timeout_s=_LIST_TIMEOUT_S)
+            await self.transport.post(self.codec.path, b"[]", timeout_s=_LIST_TIMEOUT_S)
         except ProviderError as error:
             if error.http_status not in (400, 422):
                 raise

@@ -37,8 +37,6 @@ class HttpProvider(BaseLLMProvider):
         AuthenticationError: the given key cannot be sent.
     """
 
-    request_path: str
-
     def __init__(
         self,
         *,
@@ -109,7 +107,7 @@ class HttpProvider(BaseLLMProvider):
     def _send(self, body: bytes, request: LLMRequest) -> AsyncGenerator[bytes, None]:
         timeouts = request.options.timeouts
         return self.transport.stream(
-            self.request_path,
+            self._codec_for(request).path,
             body,
             connect_timeout_s=None if timeouts is None else timeouts.connect_s,
         )

@@ -43,7 +43,6 @@ class OllamaProvider(HttpProvider):
     """
 
     kind = "ollama"
-    request_path = "/api/chat"
     capabilities = frozenset(
         {"chat", "completion", "tools", "vision", "reasoning", "json_object", "json_schema"}
     )

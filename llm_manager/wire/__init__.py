@@ -35,6 +35,10 @@ class Decoder(Protocol):
 class Codec(Protocol):
     """How requests and answers look in one dialect."""
 
+    @property
+    def path(self) -> str:
+        """Where requests go, below the server's base URL."""
+
     def encode(self, request: LLMRequest) -> bytes:
         """The body to send.
 

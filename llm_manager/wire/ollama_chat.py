@@ -62,6 +62,8 @@ class OllamaChat:
         max_line_bytes: longest line that is accepted in an answer.
     """
 
+    path = "/api/chat"
+
     def __init__(
         self,
         *,

@@ -48,6 +48,8 @@ class OpenAIChat:
         max_line_bytes: longest event, or whole document, that is accepted as an answer.
     """
 
+    path = "/chat/completions"
+
     def __init__(
         self,
         dialect: ChatDialect = ChatDialect(),  # noqa: B008 - it is immutable
