@@ -30,9 +30,8 @@ _WHERE = {
     "supervisor": ("Backoff",),
     "_blocking": ("run_sync",),
     "config": ("Secret",),
+    "emitter": ("EventEmitter", "Subscription"),
     "events": (
-        "EventEmitter",
-        "Subscription",
         "Event",
         "StatusChanged",
         "ReconnectScheduled",
@@ -77,6 +76,13 @@ _WHERE = {
         "Timings",
         "LLMModelInfo",
         "ModelPrice",
+        "OpaquePart",
+        "PartDelta",
+        "VectorsDelta",
+        "LLMEmbeddings",
+        "TokenCount",
+        "LLMCapabilities",
+        "CapabilityFact",
     ),
     "errors": (
         "LLMError",
@@ -112,6 +118,7 @@ _WHERE = {
     "providers.rows": ("Row",),
     "wire": ("Codec", "Decoder"),
     "wire.openai_request": ("ChatDialect",),
+    "providers.litellm": ("LiteLLMProvider",),
 }
 _MODULE_OF = {name: module for module, names in _WHERE.items() for name in names}
 
@@ -122,6 +129,8 @@ if TYPE_CHECKING:
     from .config import Secret as Secret
     from .discovery import Discovered as Discovered
     from .discovery import discover as discover
+    from .emitter import EventEmitter as EventEmitter
+    from .emitter import Subscription as Subscription
     from .errors import AuthenticationError as AuthenticationError
     from .errors import ConfigurationError as ConfigurationError
     from .errors import ContentFilteredError as ContentFilteredError
@@ -147,7 +156,6 @@ if TYPE_CHECKING:
     from .events import ActiveProviderChanged as ActiveProviderChanged
     from .events import ErrorOccurred as ErrorOccurred
     from .events import Event as Event
-    from .events import EventEmitter as EventEmitter
     from .events import HealthCheck as HealthCheck
     from .events import ListenerFailed as ListenerFailed
     from .events import ModelChanged as ModelChanged
@@ -162,14 +170,16 @@ if TYPE_CHECKING:
     from .events import RequestStarted as RequestStarted
     from .events import RetryScheduled as RetryScheduled
     from .events import StatusChanged as StatusChanged
-    from .events import Subscription as Subscription
     from .manager import LLMProviderManager as LLMProviderManager
     from .manager import ManagerSnapshot as ManagerSnapshot
     from .manager import ProviderSnapshot as ProviderSnapshot
+    from .messages import CapabilityFact as CapabilityFact
     from .messages import Delta as Delta
     from .messages import FilePart as FilePart
     from .messages import FinishDelta as FinishDelta
     from .messages import ImagePart as ImagePart
+    from .messages import LLMCapabilities as LLMCapabilities
+    from .messages import LLMEmbeddings as LLMEmbeddings
     from .messages import LLMMessage as LLMMessage
     from .messages import LLMModelInfo as LLMModelInfo
     from .messages import LLMRequest as LLMRequest
@@ -178,6 +188,8 @@ if TYPE_CHECKING:
     from .messages import LLMStreamEvent as LLMStreamEvent
     from .messages import MetaDelta as MetaDelta
     from .messages import ModelPrice as ModelPrice
+    from .messages import OpaquePart as OpaquePart
+    from .messages import PartDelta as PartDelta
     from .messages import RawDelta as RawDelta
     from .messages import ReasoningDelta as ReasoningDelta
     from .messages import Retries as Retries
@@ -185,11 +197,13 @@ if TYPE_CHECKING:
     from .messages import TextPart as TextPart
     from .messages import Timeouts as Timeouts
     from .messages import Timings as Timings
+    from .messages import TokenCount as TokenCount
     from .messages import ToolCall as ToolCall
     from .messages import ToolCallDelta as ToolCallDelta
     from .messages import ToolDefinition as ToolDefinition
     from .messages import Usage as Usage
     from .messages import UsageDelta as UsageDelta
+    from .messages import VectorsDelta as VectorsDelta
     from .policy import Stage as Stage
     from .policy.deadline import DeadlinePolicy as DeadlinePolicy
     from .policy.retry import RetryPolicy as RetryPolicy
@@ -199,6 +213,7 @@ if TYPE_CHECKING:
     from .providers.echo import EchoAnswer as EchoAnswer
     from .providers.echo import EchoProvider as EchoProvider
     from .providers.http import HttpProvider as HttpProvider
+    from .providers.litellm import LiteLLMProvider as LiteLLMProvider
     from .providers.ollama import OllamaProvider as OllamaProvider
     from .providers.rows import Row as Row
     from .registry import create_provider as create_provider

@@ -13,8 +13,8 @@ from collections.abc import Awaitable
 from typing import TypeVar
 
 from ._threads import LoopThread
+from .emitter import on_dispatcher_thread
 from .errors import RequestCancelledError, RequestTimeoutError
-from .events import on_dispatcher_thread
 
 T = TypeVar("T")
 

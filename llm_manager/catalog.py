@@ -11,8 +11,9 @@ from datetime import UTC, datetime
 from time import monotonic
 from typing import Any, get_args
 
+from .emitter import EventEmitter
 from .errors import LLMError
-from .events import EventEmitter, ModelsChanged
+from .events import ModelsChanged
 from .machine import StatusMachine
 from .messages import Capability, CapabilityFact, LLMCapabilities, LLMModelInfo
 from .shared import SharedCall

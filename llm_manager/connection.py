@@ -20,6 +20,7 @@ from datetime import UTC, datetime, timedelta
 from time import monotonic
 from typing import Any, Literal
 
+from .emitter import EventEmitter
 from .errors import (
     LLMError,
     ProviderConnectionError,
@@ -29,7 +30,7 @@ from .errors import (
     RequestTimeoutError,
     as_llm_error,
 )
-from .events import EventEmitter, HealthCheck, StatusChanged
+from .events import HealthCheck, StatusChanged
 from .machine import StatusMachine
 from .messages import LLMRequest
 from .shared import SharedCall

@@ -14,7 +14,8 @@ from uuid import uuid4
 import msgspec
 
 from ._threads import reset_after_fork
-from .events import EventEmitter, StatusChanged
+from .emitter import EventEmitter
+from .events import StatusChanged
 from .status import LEGAL_TRANSITIONS, LLMProviderStatus, ProviderStatus, Reason
 
 log = logging.getLogger("llm_manager.status")

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from difflib import get_close_matches
 from typing import Any, ClassVar, Literal, TypeVar, overload
 
 import msgspec
 
+from .asking import Asking, Options
+from .emitter import EventEmitter, Subscription
 from .errors import (
     InvalidParameterError,
     LLMError,
@@ -24,25 +26,22 @@ from .errors import (
 from .events import (
     ActiveProviderChanged,
     Event,
-    EventEmitter,
     ProviderAdded,
     ProviderRemoved,
     StatusChanged,
-    Subscription,
 )
 from .messages import (
     Data,
     LLMCapabilities,
-    LLMEmbeddings,
     LLMModelInfo,
     LLMRequestOptions,
-    LLMResponse,
     Messages,
+    Operation,
     TokenCount,
     as_options,
 )
 from .policy import Stage
-from .provider import BaseLLMProvider, Options
+from .provider import BaseLLMProvider
 from .registry import create_provider
 from .status import LLMProviderStatus
 from .stream import LLMStream, StreamCallback
@@ -82,7 +81,7 @@ class ManagerSnapshot(Data, frozen=True, kw_only=True):
     providers: tuple[ProviderSnapshot, ...]
 
 
-class LLMProviderManager(EventEmitter):
+class LLMProviderManager(EventEmitter, Asking):
     """Holds providers, knows the active one, and speaks for all of them.
 
     Events of its providers are re-emitted under their names, with ``provider_id`` and a running
@@ -368,76 +367,6 @@ class LLMProviderManager(EventEmitter):
 
     # ---- asking ----------------------------------------------------------------------------------
 
-    async def generate_completion(
-        self,
-        model: str | None,
-        prompt: str,
-        system_prompt: str | None = None,
-        options: Options = None,
-    ) -> LLMResponse:
-        """Answer a prompt with ``"provider/model"``, a model of the active provider, or None."""
-        return await self.stream_completion(model, prompt, system_prompt, options)
-
-    async def generate_chat_completion(
-        self, model: str | None, messages: Messages, options: Options = None
-    ) -> LLMResponse:
-        """Answer a conversation; see `BaseLLMProvider.generate_chat_completion`."""
-        return await self.stream_chat_completion(model, messages, options)
-
-    def stream_completion(
-        self,
-        model: str | None,
-        prompt: str,
-        system_prompt: str | None = None,
-        options: Options = None,
-        callback: StreamCallback | None = None,
-    ) -> LLMStream:
-        """Answer a prompt piece by piece; see `BaseLLMProvider.stream_chat_completion`."""
-        provider, name = self._for_request(model)
-        return provider.stream_completion(
-            name, prompt, system_prompt, self._completed(options, provider), callback
-        )
-
-    def stream_chat_completion(
-        self,
-        model: str | None,
-        messages: Messages,
-        options: Options = None,
-        callback: StreamCallback | None = None,
-    ) -> LLMStream:
-        """Answer a conversation piece by piece; see `BaseLLMProvider.stream_chat_completion`."""
-        provider, name = self._for_request(model)
-        return provider.stream_chat_completion(
-            name, messages, self._completed(options, provider), callback
-        )
-
-    async def generate_fim(
-        self, model: str | None, prefix: str, suffix: str = "", options: Options = None
-    ) -> LLMResponse:
-        """Fill in the middle; see `BaseLLMProvider.stream_fim`."""
-        return await self.stream_fim(model, prefix, suffix, options)
-
-    def stream_fim(
-        self,
-        model: str | None,
-        prefix: str,
-        suffix: str = "",
-        options: Options = None,
-        callback: StreamCallback | None = None,
-    ) -> LLMStream:
-        """Fill in the middle piece by piece; see `BaseLLMProvider.stream_fim`."""
-        provider, name = self._for_request(model)
-        return provider.stream_fim(
-            name, prefix, suffix, self._completed(options, provider), callback
-        )
-
-    async def embed(
-        self, model: str | None, texts: str | Sequence[str], options: Options = None
-    ) -> LLMEmbeddings:
-        """Texts as vectors; see `BaseLLMProvider.embed`."""
-        provider, name = self._for_request(model)
-        return await provider.embed(name, texts, self._completed(options, provider))
-
     async def count_tokens(
         self, model: str | None, messages: Messages, options: Options = None
     ) -> TokenCount:
@@ -451,6 +380,18 @@ class LLMProviderManager(EventEmitter):
         return provider.get_capabilities(name)
 
     # ---- inside ----------------------------------------------------------------------------------
+
+    def _stream_for(
+        self,
+        model: str | None,
+        options: Options,
+        operation: Operation,
+        callback: StreamCallback | None = None,
+        **content: Any,
+    ) -> LLMStream:
+        provider, name = self._for_request(model)
+        completed = self._completed(options, provider)
+        return provider._stream_for(name, completed, operation, callback, **content)
 
     def _for_request(self, model: str | None) -> tuple[BaseLLMProvider, str | None]:
         self._refuse_if_closed()

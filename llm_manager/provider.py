@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from difflib import get_close_matches
@@ -23,9 +23,11 @@ from typing import Any, ClassVar, Literal, get_args
 
 import msgspec
 
+from .asking import Asking, Options
 from .catalog import ModelCatalog, capabilities_of
 from .config import check_id
 from .connection import Connection, Wait
+from .emitter import EventEmitter
 from .errors import (
     InvalidParameterError,
     LLMError,
@@ -37,7 +39,6 @@ from .errors import (
 )
 from .events import (
     Event,
-    EventEmitter,
     ModelChanged,
     RequestFinished,
     RequestStarted,
@@ -51,12 +52,9 @@ from .messages import (
     FilePart,
     ImagePart,
     LLMCapabilities,
-    LLMEmbeddings,
-    LLMMessage,
     LLMModelInfo,
     LLMRequest,
     LLMRequestOptions,
-    LLMResponse,
     Messages,
     Operation,
     Timeouts,
@@ -75,14 +73,12 @@ from .supervisor import Backoff
 from .tokens import estimate_prompt_tokens
 from .wire import Codec
 
-Options = LLMRequestOptions | Mapping[str, Any] | None
-
 _numbers = itertools.count(1)
 # How long a burst of an answer may keep the event loop from running anything else, in seconds.
 _TURN_S = 0.005
 
 
-class BaseLLMProvider(EventEmitter, ABC):
+class BaseLLMProvider(EventEmitter, Asking):
     """One place that answers requests, tells listeners what it is doing, and heals itself.
 
     Every provider takes these keyword arguments, and its own.
@@ -442,139 +438,6 @@ class BaseLLMProvider(EventEmitter, ABC):
 
     # ---- asking ----------------------------------------------------------------------------------
 
-    async def generate_completion(
-        self,
-        model: str | None,
-        prompt: str,
-        system_prompt: str | None = None,
-        options: Options = None,
-    ) -> LLMResponse:
-        """Answer a prompt; see `generate_chat_completion`."""
-        return await self.stream_completion(model, prompt, system_prompt, options)
-
-    async def generate_chat_completion(
-        self, model: str | None, messages: Messages, options: Options = None
-    ) -> LLMResponse:
-        """Answer a conversation.
-
-        Args:
-            model: id of a model; None for the active one.
-            messages: text, one message, or several, as objects or dictionaries.
-            options: `LLMRequestOptions` or a dictionary; what they leave open has defaults.
-
-        Returns:
-            The whole answer.
-
-        Raises:
-            InvalidParameterError: an argument is wrong; nothing was sent.
-            UnsupportedFeatureError: the provider or the model cannot do it; nothing was sent.
-            ProviderError: no answer; the class says why, ``partial`` holds what had arrived.
-            RequestCancelledError: it was ended by a shutdown.
-        """
-        return await self.stream_chat_completion(model, messages, options)
-
-    def stream_completion(
-        self,
-        model: str | None,
-        prompt: str,
-        system_prompt: str | None = None,
-        options: Options = None,
-        callback: StreamCallback | None = None,
-    ) -> LLMStream:
-        """Answer a prompt piece by piece; see `stream_chat_completion`."""
-        if not isinstance(prompt, str) or not prompt:
-            raise InvalidParameterError(
-                f"prompt must be text that is not empty, got {prompt!r:.60}"
-            )
-        messages: tuple[LLMMessage, ...] = (LLMMessage.user(prompt),)
-        if system_prompt:
-            messages = (LLMMessage.system(system_prompt), *messages)
-        request = self._request(model, options, "completion", messages=messages)
-        return self._stream(request, callback)
-
-    def stream_chat_completion(
-        self,
-        model: str | None,
-        messages: Messages,
-        options: Options = None,
-        callback: StreamCallback | None = None,
-    ) -> LLMStream:
-        """Answer a conversation piece by piece.
-
-        Nothing is sent before the stream is awaited or iterated.
-
-        Args:
-            model, messages, options: as for `generate_chat_completion`.
-            callback: function or coroutine function that gets each `LLMStreamEvent`; an error that
-                it raises ends the stream and reaches the caller.
-
-        Raises:
-            InvalidParameterError: an argument is wrong.
-            UnsupportedFeatureError: the provider or the model cannot do it.
-        """
-        request = self._request(model, options, "chat", messages=as_messages(messages))
-        return self._stream(request, callback)
-
-    async def generate_fim(
-        self, model: str | None, prefix: str, suffix: str = "", options: Options = None
-    ) -> LLMResponse:
-        """Fill in the middle: what stands between ``prefix`` and ``suffix``; see `stream_fim`."""
-        return await self.stream_fim(model, prefix, suffix, options)
-
-    def stream_fim(
-        self,
-        model: str | None,
-        prefix: str,
-        suffix: str = "",
-        options: Options = None,
-        callback: StreamCallback | None = None,
-    ) -> LLMStream:
-        """Fill in the middle piece by piece, as an editor does at the cursor.
-
-        Give ``supersede_key`` in the options, and each new request ends the one before.
-
-        Args:
-            model: id of a model; None for the active one.
-            prefix, suffix: the text before and behind the place to fill.
-            options: as for `generate_chat_completion`.
-            callback: as for `stream_chat_completion`.
-
-        Raises:
-            InvalidParameterError: an argument is wrong.
-            UnsupportedFeatureError: the provider or the model cannot do it.
-        """
-        for name, text in (("prefix", prefix), ("suffix", suffix)):
-            if not isinstance(text, str):
-                raise InvalidParameterError(f"{name} must be text, got {text!r:.60}")
-        if not prefix and not suffix:
-            raise InvalidParameterError("prefix and suffix are both empty; there is no middle")
-        request = self._request(model, options, "fim", prefix=prefix, suffix=suffix)
-        return self._stream(request, callback)
-
-    async def embed(
-        self, model: str | None, texts: str | Sequence[str], options: Options = None
-    ) -> LLMEmbeddings:
-        """Texts as vectors.
-
-        Args:
-            model: id of an embedding model; None for the active one.
-            texts: one text, or several; they are sent in one request.
-            options: time limits, retries and ``extra`` count.
-
-        Raises:
-            InvalidParameterError: an argument is wrong; nothing was sent.
-            UnsupportedFeatureError: the provider or the model cannot do it; nothing was sent.
-            ProviderError: no answer; the class says why.
-        """
-        given = (texts,) if isinstance(texts, str) else tuple(texts)
-        if not given or not all(isinstance(text, str) and text for text in given):
-            raise InvalidParameterError(
-                f"texts must be one or more texts that are not empty, got {texts!r:.60}"
-            )
-        assembly = Assembly(self._request(model, options, "embed", texts=given), self.id)
-        await self._stream_into(assembly)
-        return assembly.embeddings()
-
     async def count_tokens(
         self, model: str | None, messages: Messages, options: Options = None
     ) -> TokenCount:
@@ -649,11 +512,16 @@ class BaseLLMProvider(EventEmitter, ABC):
                     hint=f"it can do: {', '.join(sorted(able))}",
                 )
 
-    def _stream(self, request: LLMRequest, callback: StreamCallback | None) -> LLMStream:
-        return self._stream_into(Assembly(request, self.id), callback)
-
-    def _stream_into(self, assembly: Assembly, callback: StreamCallback | None = None) -> LLMStream:
-        request, interrupter = assembly.request, Interrupter()
+    def _stream_for(
+        self,
+        model: str | None,
+        options: Options,
+        operation: Operation,
+        callback: StreamCallback | None = None,
+        **content: Any,
+    ) -> LLMStream:
+        request = self._request(model, options, operation, **content)
+        assembly, interrupter = Assembly(request, self.id), Interrupter()
         stream = LLMStream(
             self._ask(request, assembly, interrupter),
             assembly,

@@ -22,6 +22,7 @@ _lock = threading.Lock()
 _kinds: dict[str, str | Factory] = {
     "echo": "llm_manager.providers.echo:EchoProvider",
     "ollama": "llm_manager.providers.ollama:OllamaProvider",
+    "litellm": "llm_manager.providers.litellm:LiteLLMProvider",
     "compatible": "llm_manager.providers.compatible:OpenAICompatibleProvider",
 }
 

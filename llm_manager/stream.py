@@ -254,6 +254,11 @@ class LLMStream:
         return self._started and not self._ended
 
     @property
+    def embeddings(self) -> LLMEmbeddings:
+        """What has arrived, of the answer to an embedding request."""
+        return self._assembly.embeddings()
+
+    @property
     def request(self) -> LLMRequest:
         """What was asked."""
         return self._assembly.request

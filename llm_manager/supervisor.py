@@ -15,8 +15,9 @@ from time import monotonic
 from typing import Any
 
 from ._threads import reset_after_fork
+from .emitter import EventEmitter
 from .errors import InvalidParameterError, RequestCancelledError, as_llm_error
-from .events import ErrorOccurred, EventEmitter, ReconnectScheduled
+from .events import ErrorOccurred, ReconnectScheduled
 from .machine import StatusMachine
 from .status import ErrorInfo, ProviderStatus, Reason
 

@@ -377,6 +377,7 @@ _CODES: dict[_Kind, frozenset[str]] = {
     AuthenticationError: frozenset({
         "invalidapikey", "apikeyinvalid", "incorrectapikey", "missingapikey", "authentication",
         "invalidauthentication", "unauthorized", "unauthenticated",
+        "nodbconnection",  # LiteLLM's proxy: a key that it would have to look up, and cannot
     }),
     PermissionDeniedError: frozenset({
         "permission", "permissiondenied", "forbidden", "accessdenied", "insufficientpermissions",

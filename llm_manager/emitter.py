@@ -1,0 +1,696 @@
+"""`EventEmitter`: pyee's emitter with delivery that a status display can rely on.
+
+* **Order.**  Every registration sees the events of one emitter in the order in which they
+  happened, one at a time, whichever threads emit and however long a listener takes.
+* **Isolation.**  `emit` only appends to mailboxes.  No listener runs inside the code that emits,
+  none can raise into it, delay it or skip another listener; ``error`` never raises.
+* **Place.**  A listener runs on the event loop that was running where it was registered; where
+  none was, on one background thread.  ``delivery="inline"`` runs it where the event is emitted,
+  as soon as no lock is held.
+* **Bounds.**  A mailbox holds 1,024 events; then the oldest go, counted in ``coalesced``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextlib
+import inspect
+import itertools
+import logging
+import threading
+import weakref
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, Literal, TypeVar, get_args, overload
+
+import msgspec
+from pyee.base import EventEmitter as PyeeEmitter
+
+from ._threads import LoopThread, reset_after_fork
+from .errors import InvalidParameterError
+from .events import Event, ListenerFailed, StatusChanged
+from .redaction import redact
+from .status import ErrorInfo
+
+log = logging.getLogger("llm_manager.events")
+
+Listener = Callable[..., Any]
+AnyListener = TypeVar("AnyListener", bound=Listener)
+Delivery = Literal["loop", "inline"]
+_Mail = tuple[tuple[Any, ...], dict[str, Any]]
+
+MAILBOX_LIMIT = 1024
+# One turn of the loop delivers at most this many events to a synchronous listener.
+_BATCH = 64
+
+_dispatcher = LoopThread("llm_manager-events")
+
+
+def on_dispatcher_thread() -> bool:
+    """Whether the caller is a listener that was registered where no loop ran."""
+    return _dispatcher.is_current
+
+
+class Subscription:
+    """One registered listener and its mailbox; `close` ends it.
+
+    Attributes:
+        event: the name of the events it listens to.
+        once: whether it ends after one event.
+        coalesced: how many events it has missed, because newer ones took their place.
+    """
+
+    def __init__(
+        self,
+        emitter: EventEmitter,
+        event: str,
+        listener: Listener,
+        *,
+        delivery: Delivery = "loop",
+        limit: int = MAILBOX_LIMIT,
+        conflate: bool = False,
+        once: bool = False,
+        weak: bool = False,
+    ) -> None:
+        _check(listener, delivery, limit)
+        self.event = event
+        self.once = once
+        self.coalesced = 0
+        self._name = _described(listener)
+        self._emitter = weakref.ref(emitter)
+        self._listener = _reference(listener, weak, self.close)
+        self._inline = delivery == "inline"
+        self._loop = _loop_here() if delivery == "loop" else None
+        self._limit = limit
+        self._conflate = conflate
+        self._mailbox: collections.deque[_Mail] = collections.deque()
+        # The emitter's own lock, never one of ours: two would have to be taken in a fixed order,
+        # and what a garbage collection runs, it runs in the middle of anything.
+        self._lock = emitter.lock
+        self._listening = True
+        self._closed = False
+        self._scheduled = False
+        self._missed = 0
+        self._asynchronous = not self._inline and inspect.iscoroutinefunction(listener)
+        self._task: asyncio.Task[None] | None = None
+        self._waiters: list[asyncio.Future[None]] = []
+        self._failures: collections.Counter[str] = collections.Counter()
+        self._consecutive = 0
+
+    def __repr__(self) -> str:
+        return f"<Subscription to {self.event!r}{', closed' if self._closed else ''}>"
+
+    def __enter__(self) -> Subscription:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    @property
+    def listener(self) -> Listener | None:
+        """The function that is called; None when it is closed, or was held weakly and is gone."""
+        listener: Listener | None = self._listener()
+        return listener
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    def close(self) -> None:
+        """Stop listening at once; a running asynchronous listener is cancelled.  Idempotent."""
+        # Takes no lock, because a garbage collection may call it; the emitter forgets us later.
+        self._listening, self._closed = False, True
+        self._mailbox, self._listener = collections.deque(), _nobody
+        task = self._task
+        if task is None or task.done():
+            return
+        loop = task.get_loop()
+        with contextlib.suppress(RuntimeError):  # the loop is closed, and its tasks with it
+            if asyncio._get_running_loop() is not loop:
+                loop.call_soon_threadsafe(task.cancel)
+            elif task is not asyncio.current_task():
+                task.cancel()
+
+    # ---- from the emitter, which holds its lock --------------------------------------------------
+
+    def _post(self, mail: _Mail) -> bool:
+        """Put an event into the mailbox; says whether `_wake` has to be called."""
+        mailbox = self._mailbox
+        if self._conflate:
+            self._displace(mail)
+        elif len(mailbox) >= self._limit:
+            mailbox.popleft()
+            self._miss(1)
+        mailbox.append(mail)
+        if self.once:
+            self._listening = False
+        if self._scheduled:
+            if not self._has_a_place:
+                self.close()
+            return False
+        self._scheduled = True
+        return True
+
+    def _displace(self, mail: _Mail) -> None:
+        """Drop what is undelivered about the same provider."""
+        about = _subject(mail)
+        others = [m for m in self._mailbox if _subject(m) != about]
+        if len(others) < len(self._mailbox):
+            self._miss(len(self._mailbox) - len(others))
+            self._mailbox.clear()
+            self._mailbox.extend(others)
+
+    def _miss(self, count: int) -> None:
+        self._missed += count
+        self.coalesced += count
+
+    @property
+    def _has_a_place(self) -> bool:
+        """Whether the loop that it listens on can still run."""
+        return self._loop is None or not self._loop.is_closed()
+
+    @property
+    def _needed(self) -> bool:
+        """Whether the emitter has to know it: it listens, or has something left to deliver."""
+        return self._has_a_place and (self._listening or (self._scheduled and not self._closed))
+
+    # ---- on the listener's side ------------------------------------------------------------------
+
+    def _take(self) -> _Mail | None:
+        """The next event; None if there is none, and then the mailbox is at rest."""
+        with self._lock:
+            if not self._mailbox:
+                self._rest()
+                return None
+            mail = self._mailbox.popleft()
+            missed, self._missed = self._missed, 0
+        return _with_count(mail, missed) if missed else mail
+
+    def _rest(self) -> None:
+        """Begin to wait for the next event.  The lock is held."""
+        self._scheduled, self._task = False, None
+        while self._waiters:
+            waiter = self._waiters.pop()
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def _drain(self) -> None:
+        """Deliver what is in the mailbox, one event after another."""
+        if self._asynchronous:
+            self._start()
+            return
+        for _ in itertools.count() if self._inline else range(_BATCH):
+            mail = self._take()
+            if mail is None:
+                return
+            try:
+                result = self._call(*mail)
+            except BaseException as error:
+                if self._inline:
+                    self._scheduled = False
+                    raise
+                _raise_apart(error)
+                break
+            if result is not None:
+                # One that could not be told from a function before it was called.
+                self._asynchronous = True
+                self._start(result)
+                return
+        _wake([self])
+
+    def _start(self, result: Awaitable[Any] | None = None) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._pump(result))
+        if result is not None:  # a task that is cancelled at once never looks at it
+            self._task.add_done_callback(lambda _: _discard(result))
+
+    async def _pump(self, result: Awaitable[Any] | None) -> None:
+        """`_drain` for asynchronous listeners: the next event waits until one is done with."""
+        try:
+            while True:
+                if result is not None and not self._closed:
+                    await self._done(result)
+                mail = self._take()
+                if mail is None:
+                    return
+                result = self._call(*mail)
+        except asyncio.CancelledError:
+            # Not the listener's doing: it was closed, or its loop is shutting down.
+            with self._lock:
+                self._rest()
+            raise
+        except BaseException as error:  # noqa: BLE001 - raised elsewhere
+            _raise_apart(error)
+            _wake([self])
+
+    def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Awaitable[Any] | None:
+        """Call the listener; returns what is left to wait for, or None.
+
+        Nothing is raised but an exit (Ctrl-C, `sys.exit`) and what a broken log handler raises.
+        """
+        listener = self.listener
+        if listener is None:
+            return None
+        try:
+            result = listener(*args, **kwargs)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever a listener raises is its own affair
+            self._failed(error)
+            return None
+        if result is None or not inspect.isawaitable(result):
+            self._consecutive = 0
+            return None
+        if self._inline:
+            _discard(result)
+            self._failed(TypeError("a listener with delivery='inline' must not be async"))
+            return None
+        return result
+
+    async def _done(self, result: Awaitable[Any]) -> None:
+        """Wait until an asynchronous listener has ended."""
+        try:
+            await result
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
+            task = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and task and task.cancelling():
+                raise
+            self._failed(error)
+        else:
+            self._consecutive = 0
+
+    def _failed(self, error: BaseException) -> None:
+        """Report a listener that raised: logged once for each kind of error, then only counted."""
+        self._consecutive += 1
+        kind = type(error).__name__
+        self._failures[kind] += 1
+        if self._failures[kind] == 1:
+            log.error("listener %s for %r failed", self._name, self.event, exc_info=error)
+        emitter = self._emitter()
+        # A report about a failing reporter could go on for ever.
+        if emitter is not None and self.event not in ("error", "listenerError"):
+            emitter.publish(
+                ListenerFailed(
+                    provider_id=emitter.source_id,
+                    event=self.event,
+                    listener=self._name,
+                    error=ErrorInfo(code="listener_failed", type=kind, message=_text_of(error)),
+                    consecutive=self._consecutive,
+                )
+            )
+
+    def _after_fork(self, lock: threading.RLock) -> None:
+        """Begin anew in a child process, where a loop of the parent does not run."""
+        self._lock = lock
+        self._mailbox = collections.deque()
+        self._scheduled, self._task, self._waiters = False, None, []
+        if self._loop is not None:
+            self.close()
+
+
+class EventEmitter(PyeeEmitter):
+    """pyee's emitter with ordered, isolated, thread-safe delivery; see the module's text.
+
+    ``on``, ``add_listener``, ``once``, ``emit``, ``remove_listener``, ``listeners`` and
+    ``event_names`` mean what they mean in pyee, except that `emit` returns before listeners run
+    and that removing what is not there does nothing.
+
+    Attributes:
+        source_id: what the events are about, for `ListenerFailed`.
+        lock: the one lock of this emitter; who changes state and announces it holds it for both.
+    """
+
+    source_id: str = ""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lock = threading.RLock()
+        self._subscriptions: dict[str, list[Subscription]] = {}
+        self._relay: Callable[[str, tuple[Any, ...], list[Subscription]], bool] | None = None
+        reset_after_fork(self)
+
+    # ---- listening -------------------------------------------------------------------------------
+
+    # pyee returns a union, which type checkers cannot use as a decorator.
+    @overload  # type: ignore[override]
+    def on(self, event: str, f: AnyListener, **how: Any) -> AnyListener: ...
+    @overload
+    def on(
+        self, event: str, f: None = None, **how: Any
+    ) -> Callable[[AnyListener], AnyListener]: ...
+    def on(self, event: str, f: Any = None, **how: Any) -> Any:
+        """Call ``f`` for every later ``event``; without ``f``, a decorator.
+
+        Args:
+            event: name of the event.
+            f: function or coroutine function.
+            how: as for `subscribe`.
+        """
+        if f is None:
+            return self.listens_to(event, **how)
+        return self.add_listener(event, f, **how)
+
+    def listens_to(self, event: str, **how: Any) -> Callable[[AnyListener], AnyListener]:
+        """`on` as a decorator."""
+
+        def register(f: AnyListener) -> AnyListener:
+            return self.add_listener(event, f, **how)
+
+        return register
+
+    def add_listener(self, event: str, f: AnyListener, **how: Any) -> AnyListener:
+        """`on` without its decorator form; the same function counts once per event."""
+        with self.atomic():
+            if not any(s.listener == f and not s.once for s in self._known(event)):
+                self._add(Subscription(self, event, f, **how))
+        return f
+
+    def once(self, event: str, f: Any = None, **how: Any) -> Any:
+        """Call ``f`` for the next ``event`` only; without ``f``, a decorator."""
+        if f is None:
+            return lambda g: self.once(event, g, **how)
+        with self.atomic():
+            self._add(Subscription(self, event, f, once=True, **how))
+        return f
+
+    def subscribe(
+        self,
+        listener: Listener,
+        event: str = StatusChanged.name,
+        *,
+        delivery: Delivery = "loop",
+        conflate: bool = False,
+        weak: bool = False,
+        limit: int = MAILBOX_LIMIT,
+    ) -> Subscription:
+        """Tell ``listener`` the present state, then every later ``event``: no gap, no repetition.
+
+        Args:
+            listener: function or coroutine function.
+            event: its name; events without a present state have nothing to tell at first.
+            delivery: ``loop`` (see the module's text) or ``inline``.
+            conflate: keep only the newest undelivered event of each provider.
+            weak: do not keep the listener (a bound method, say) alive.
+            limit: how many undelivered events are kept.
+
+        Raises:
+            InvalidParameterError: there is no such ``delivery``, or ``limit`` is below 1.
+        """
+        subscription = Subscription(
+            self, event, listener, delivery=delivery, conflate=conflate, weak=weak, limit=limit
+        )
+        with self.atomic():
+            self._add(subscription)
+            for present in self._present(event):
+                if subscription._post(((present,), {})):
+                    _here.ready.append(subscription)
+        return subscription
+
+    def remove_listener(self, event: str, f: Listener) -> None:
+        """Stop calling ``f`` for ``event``, from now on; nothing happens if it is not called."""
+        with self.lock:
+            found = sorted((s for s in self._known(event) if s.listener == f), key=lambda s: s.once)
+        for subscription in found[:1]:
+            subscription.close()
+
+    def remove_all_listeners(self, event: str | None = None) -> None:
+        with self.lock:
+            names = list(self._subscriptions) if event is None else [event]
+            found = [s for name in names for s in self._known(name)]
+        for subscription in found:
+            subscription.close()
+
+    def listeners(self, event: str) -> list[Listener]:
+        with self.lock:
+            found = [s.listener for s in self._known(event) if s._listening]
+        return [f for f in found if f is not None]
+
+    def event_names(self) -> set[str]:
+        with self.lock:
+            return {
+                name
+                for name in list(self._subscriptions)
+                if any(s._listening for s in self._known(name))
+            }
+
+    # ---- emitting --------------------------------------------------------------------------------
+
+    def emit(self, event: str, *args: Any, **kwargs: Any) -> bool:
+        """Tell everybody who listens to ``event``; says whether anybody does.
+
+        Never runs a listener before it returns (``delivery="inline"`` apart), never blocks on one,
+        never raises what one raises.  Safe from any thread.
+        """
+        with self.atomic():
+            handled = self._post(event, args, kwargs, _here.ready)
+        if not handled and event == "error" and not _here.complaining:
+            _here.complaining = True  # a log handler may turn records into events
+            try:
+                log.warning("unhandled error: %s", args[0] if args else None)
+            finally:
+                _here.complaining = False
+        return handled
+
+    def publish(self, event: Event) -> bool:
+        """Emit an event under its name."""
+        return self.emit(event.name, event)
+
+    def atomic(self) -> _Atomic:
+        """Hold the emitter's lock: what is emitted inside is delivered in one piece afterwards."""
+        return _Atomic(self.lock)
+
+    async def flush(self, timeout_s: float = 1.0, *, synchronous_only: bool = False) -> bool:
+        """Wait until the listeners on this loop have got what was emitted before.
+
+        Args:
+            timeout_s: how long at most; a listener that takes longer is not waited for.
+            synchronous_only: do not wait for listeners that are coroutine functions.
+
+        Returns:
+            Whether all of them have.
+        """
+        loop, me = asyncio.get_running_loop(), asyncio.current_task()
+        waiting: list[tuple[Subscription, asyncio.Future[None]]] = []
+        with self.lock:
+            for subscription in [s for found in self._subscriptions.values() for s in found]:
+                here = subscription._loop is loop and subscription._scheduled
+                if here and (subscription._task is None or subscription._task is not me):
+                    waiter = loop.create_future()
+                    subscription._waiters.append(waiter)
+                    waiting.append((subscription, waiter))
+        if synchronous_only and waiting:
+            # An asynchronous listener shows as such only after its first call.
+            await asyncio.sleep(0)
+            waiting = [(s, waiter) for s, waiter in waiting if s._task is None]
+        late = {waiter for _, waiter in waiting if not waiter.done()}
+        if late:
+            _, late = await asyncio.wait(late, timeout=timeout_s)
+        return not late
+
+    # ---- inside ----------------------------------------------------------------------------------
+
+    def _present(self, event: str) -> Iterable[Event]:
+        """The events that describe the present state, for `subscribe`."""
+        return ()
+
+    def _known(self, event: str) -> list[Subscription]:
+        """Who listens to ``event``; forgets those who no longer do.  The lock is held."""
+        present = self._subscriptions.get(event, [])
+        known = [s for s in present if s._needed]
+        if len(known) < len(present):
+            self._subscriptions[event] = known
+            for subscription in present:
+                if not subscription._needed:
+                    subscription.close()
+        if not known:
+            self._subscriptions.pop(event, None)
+        return known
+
+    def _add(self, subscription: Subscription) -> None:
+        """Begin to deliver to a subscription.  The lock is held."""
+        self.emit("new_listener", subscription.event, subscription.listener)
+        # Copy on write: a list that is being delivered to never changes.
+        self._subscriptions[subscription.event] = [*self._known(subscription.event), subscription]
+
+    def _post(
+        self, event: str, args: tuple[Any, ...], kwargs: dict[str, Any], ready: list[Subscription]
+    ) -> bool:
+        """Fill mailboxes; who has to be woken goes into ``ready``.  The lock is held."""
+        mail = (args, kwargs)
+        handled = idle = False
+        for subscription in self._subscriptions.get(event, ()):
+            if subscription._listening:
+                handled = True
+                if subscription._post(mail):
+                    ready.append(subscription)
+            else:
+                idle = True
+        if idle:
+            self._known(event)
+        if self._relay is not None and self._relay(event, args, ready):
+            handled = True
+        return handled
+
+    def _after_fork(self) -> None:
+        """Begin anew in a child process: other threads may have held the locks."""
+        self.lock = threading.RLock()
+        self._lock = threading.Lock()
+        for found in self._subscriptions.values():
+            for subscription in found:
+                subscription._after_fork(self.lock)
+        for event in list(self._subscriptions):
+            self._known(event)
+
+
+# ---- waking --------------------------------------------------------------------------------------
+
+
+class _Here(threading.local):
+    """What belongs to one thread.
+
+    Attributes:
+        depth: how many emitters' locks it holds.
+        ready: whom it has to wake once it holds none: a listener must never run under a lock.
+        complaining: whether it is logging an unhandled error at the moment.
+    """
+
+    def __init__(self) -> None:
+        self.depth = 0
+        self.ready: list[Subscription] = []
+        self.complaining = False
+
+    _after_fork = __init__
+
+
+_here = _Here()
+reset_after_fork(_here)
+
+
+class _Atomic:
+    """Holds an emitter's lock; the thread wakes listeners when it has let go of its last one."""
+
+    __slots__ = ("_lock",)
+
+    def __init__(self, lock: threading.RLock) -> None:
+        self._lock = lock
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+        _here.depth += 1
+
+    def __exit__(self, *exc: object) -> None:
+        here = _here
+        here.depth -= 1
+        self._lock.release()
+        if here.depth == 0 and here.ready:
+            ready, here.ready = here.ready, []
+            _wake(ready)
+
+
+def _wake(ready: list[Subscription]) -> None:
+    """Have mailboxes emptied, by one call for each loop; the inline ones here and now."""
+    by_loop: dict[asyncio.AbstractEventLoop | None, list[Subscription]] = {}
+    for subscription in ready:
+        if not subscription._inline:
+            by_loop.setdefault(subscription._loop, []).append(subscription)
+    for loop, subscriptions in by_loop.items():
+        _hand_over(loop, subscriptions)
+    for subscription in ready:
+        if subscription._inline:
+            subscription._drain()
+
+
+def _hand_over(loop: asyncio.AbstractEventLoop | None, subscriptions: list[Subscription]) -> None:
+    try:
+        place = _dispatcher.loop if loop is None else loop
+        if asyncio._get_running_loop() is place:
+            place.call_soon(_drain_each, subscriptions)
+        else:
+            place.call_soon_threadsafe(_drain_each, subscriptions)
+    except RuntimeError:
+        # The loop is closed, and nobody is left to listen; or no thread can be started now.
+        for subscription in subscriptions:
+            subscription._scheduled = False
+            if loop is not None:
+                subscription.close()
+
+
+def _drain_each(subscriptions: list[Subscription]) -> None:
+    for subscription in subscriptions:
+        subscription._drain()
+
+
+def _raise_apart(error: BaseException) -> None:
+    """Raise ``error`` into the running loop, before anything else is delivered."""
+
+    def throw() -> None:
+        raise error
+
+    asyncio.get_running_loop().call_soon(throw)
+
+
+def _discard(result: Awaitable[Any] | None) -> None:
+    """Avoid the warning about a coroutine that nobody has awaited."""
+    if inspect.iscoroutine(result):
+        result.close()
+
+
+# ---- facts about listeners -----------------------------------------------------------------------
+
+
+def _check(listener: object, delivery: str, limit: int) -> None:
+    if not callable(listener):
+        raise InvalidParameterError(
+            f"a listener must be a function, got {listener!r:.60}",
+            hint="on() takes the event first, subscribe() the listener",
+        )
+    if delivery not in get_args(Delivery):
+        raise InvalidParameterError(
+            f"delivery must be one of {', '.join(get_args(Delivery))}, got {delivery!r}"
+        )
+    if limit < 1:
+        raise InvalidParameterError(f"limit must be 1 event or more, got {limit!r}")
+
+
+def _loop_here() -> asyncio.AbstractEventLoop | None:
+    """The loop to deliver on; None for the dispatcher's, which may be replaced by another."""
+    return None if on_dispatcher_thread() else asyncio._get_running_loop()
+
+
+def _reference(listener: Listener, weak: bool, gone: Callable[[], None]) -> Callable[[], Any]:
+    if not weak:
+        return lambda: listener
+    kind = weakref.WeakMethod if inspect.ismethod(listener) else weakref.ref
+    return kind(listener, lambda _: gone())
+
+
+def _nobody() -> None:
+    """The listener of a closed subscription."""
+
+
+def _described(listener: Listener) -> str:
+    """The name of a listener; never its repr, which may show arguments and may fail."""
+    function = getattr(listener, "func", listener)  # of functools.partial
+    name = getattr(function, "__qualname__", None)
+    return name if isinstance(name, str) else type(function).__qualname__
+
+
+def _with_count(mail: _Mail, missed: int) -> _Mail:
+    """``mail`` with the number of events that were dropped before it, if it can tell."""
+    args, kwargs = mail
+    if args and isinstance(args[0], StatusChanged):
+        args = (msgspec.structs.replace(args[0], coalesced=missed), *args[1:])
+    return args, kwargs
+
+
+def _subject(mail: _Mail) -> str | None:
+    args = mail[0]
+    return args[0].provider_id if args and isinstance(args[0], Event) else None
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return redact(str(error))[:500]
+    except Exception:  # noqa: BLE001 - an exception of somebody else, whose text may not work
+        return ""
