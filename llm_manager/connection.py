@@ -89,6 +89,7 @@ class Connection:
         self._probe_provider = probe
         self._probe_timeout_s = probe_timeout_s
         self._opened = False
+        self._closing = False
         self._opening: SharedCall[None] = SharedCall(self._open)
         self._attempt: SharedCall[None] = SharedCall(self._try_once)
         self._trial: SharedCall[None] = SharedCall(self._try_unseen)
@@ -170,10 +171,15 @@ class Connection:
 
     async def close(self, *, drain_timeout_s: float) -> None:
         """See `BaseLLMProvider.close`."""
-        await self.disconnect(drain_timeout_s=drain_timeout_s)
-        self._machine.begin_epoch()
-        if self.status is not S.CLOSED:
-            self._machine.change(S.CLOSED, Reason.SHUTDOWN, error=None)
+        # Nobody may connect between the one step and the other.
+        self._closing = True
+        try:
+            await self.disconnect(drain_timeout_s=drain_timeout_s)
+            self._machine.begin_epoch()
+            if self.status is not S.CLOSED:
+                self._machine.change(S.CLOSED, Reason.SHUTDOWN, error=None)
+        finally:
+            self._closing = False
         await self._emitter.flush(synchronous_only=True)
 
     def reconnect_now(self) -> None:
@@ -336,7 +342,10 @@ class Connection:
         try:
             await self._open_provider()
         except asyncio.CancelledError:
-            await self._undo_open()  # those who waited for it set the status
+            if not self._attempt.running and not self._is_awaited():
+                # Whoever waited for it may have been cancelled twice, and gone before this ended.
+                self._give_up(epoch)
+            await self._undo_open()
             raise
         except Exception as error:  # noqa: BLE001 - a provider's author may raise anything
             known = as_llm_error(error).in_context(provider_id=self._machine.state.provider_id)
@@ -348,6 +357,7 @@ class Connection:
     async def _try_once(self) -> None:
         """Open and probe; the outcome becomes the status."""
         await self._trial.settled()
+        self._refuse_if_closed()
         if self.status in (S.DISCONNECTED, S.FAILED):
             self._begin(Reason.USER)
         try:
@@ -573,15 +583,23 @@ class Connection:
 
     async def _undo(self, epoch: int) -> None:
         """The last one who wanted the connection has gone: leave nothing behind."""
-        state = self._machine.state
-        if state.status is S.CONNECTING and state.epoch == epoch and not self._is_wanted():
-            # The status first: a second cancellation may come while it is closed.
-            self._machine.change(S.DISCONNECTED, Reason.USER, epoch=epoch)
+        if self._is_awaited() or self._opening.running:
+            return
+        # The status first: a second cancellation may come while it is closed.
+        if self._give_up(epoch):
             await self._undo_open()
 
-    def _is_wanted(self) -> bool:
-        """Whether anybody else still works on the connection, or waits for it."""
-        return bool(self._arriving or self._machine.state.in_flight) or self._opening.running
+    def _give_up(self, epoch: int) -> bool:
+        """Say that nobody tries to connect any more; says whether anybody did."""
+        state = self._machine.state
+        tried = state.status is S.CONNECTING and state.epoch == epoch
+        if tried:
+            self._machine.change(S.DISCONNECTED, Reason.USER, epoch=epoch)
+        return tried
+
+    def _is_awaited(self) -> bool:
+        """Whether a request is under way, or waits until it can be."""
+        return bool(self._arriving or self._machine.state.in_flight)
 
     async def _undo_open(self) -> None:
         self._opened = False
@@ -591,7 +609,7 @@ class Connection:
             self._supervisor.report(error, "close")
 
     def _refuse_if_closed(self) -> None:
-        if self.status is S.CLOSED:
+        if self._closing or self.status is S.CLOSED:
             raise self.closed_error()
 
     def closed_error(self) -> ProviderConnectionError:

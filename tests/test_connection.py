@@ -808,3 +808,49 @@ def test_one_provider_serves_many_loops_one_after_another() -> None:
         response = asyncio.run(provider.generate_completion("echo", "hi"))
         assert response.text == "hi"
     assert provider.status.in_flight == 0
+
+
+# ---- two things at once --------------------------------------------------------------------------
+
+
+class SlowToLeave(Counting):
+    """Takes its time when it is told to give up opening."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate.clear()
+        self.opening, self.leave = asyncio.Event(), asyncio.Event()
+
+    async def _open(self) -> None:
+        self.opening.set()
+        try:
+            await super()._open()
+        finally:
+            await self.leave.wait()
+
+
+async def test_a_request_that_is_cancelled_twice_while_it_opens_leaves_nothing_connecting() -> None:
+    provider = SlowToLeave()
+    asking = asyncio.ensure_future(provider.generate_completion("echo", "hi"))
+    await provider.opening.wait()
+    for _ in range(2):
+        asking.cancel()
+        await asyncio.sleep(0)
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    provider.leave.set()
+    await provider.wait_for("disconnected", timeout_s=5)
+
+
+async def test_who_waits_to_connect_while_it_is_closed_is_told_so() -> None:
+    provider = Counting()
+    await provider.connect()
+    provider.gate.clear()
+    record = Record(provider)
+    closing = asyncio.ensure_future(provider.close())
+    await asyncio.sleep(0)
+    connecting = asyncio.ensure_future(provider.connect())
+    await closing
+    with pytest.raises(ProviderConnectionError, match="closed"):
+        await connecting
+    assert record.statuses == ["draining", "disconnected", "closed"]
