@@ -242,7 +242,7 @@ class Connection:
         try:
             await self._arrive()
         except asyncio.CancelledError:
-            await self.drop_if_unproven(self._machine.state.epoch)
+            await self.drop_if_unproven()
             raise
         if self.status is S.FAILED:
             # Somebody asks again, so something may have been repaired.
@@ -259,13 +259,13 @@ class Connection:
         if left == 0:
             self._notify_drained()
 
-    async def drop_if_unproven(self, epoch: int) -> None:
+    async def drop_if_unproven(self) -> None:
         """Undo a connection whose only request was stopped before it could prove anything.
 
         "connecting" must not stay when nothing is being attempted any more.
         """
         if not self._attempt.running:
-            await self._undo(epoch)
+            await self._undo()
 
     @asynccontextmanager
     async def request(self) -> AsyncIterator[int]:
@@ -279,7 +279,7 @@ class Connection:
             raise
         finally:
             self.end_request()
-            await self.drop_if_unproven(epoch)
+            await self.drop_if_unproven()
 
     def listed(self, epoch: int, *, any_models: bool) -> None:
         """The model list was read: a provider without a model is not of much use."""
@@ -344,7 +344,7 @@ class Connection:
         except asyncio.CancelledError:
             if not self._attempt.running and not self._is_awaited():
                 # Whoever waited for it may have been cancelled twice, and gone before this ended.
-                self._give_up(epoch)
+                self._give_up()
             await self._undo_open()
             raise
         except Exception as error:  # noqa: BLE001 - a provider's author may raise anything
@@ -363,7 +363,7 @@ class Connection:
         try:
             await self._opening.join()
         except asyncio.CancelledError:
-            await self._undo(self._machine.state.epoch)
+            await self._undo()
             raise
         epoch = self._machine.state.epoch
         try:
@@ -378,11 +378,11 @@ class Connection:
                 self._judge(error, epoch)
             raise
         except asyncio.CancelledError:
-            await self._undo(epoch)
+            await self._undo()
             raise
         if epoch != self._machine.state.epoch:
             # It began anew meanwhile; whoever did that may have gone again.
-            await self._undo(self._machine.state.epoch)
+            await self._undo()
             return
         self._verified_s = monotonic()
         self._soft_failures = 0
@@ -581,20 +581,19 @@ class Connection:
             with contextlib.suppress(RuntimeError):  # its loop is closed
                 future.get_loop().call_soon_threadsafe(_resolve, future)
 
-    async def _undo(self, epoch: int) -> None:
+    async def _undo(self) -> None:
         """The last one who wanted the connection has gone: leave nothing behind."""
         if self._is_awaited() or self._opening.running:
             return
         # The status first: a second cancellation may come while it is closed.
-        if self._give_up(epoch):
+        if self._give_up():
             await self._undo_open()
 
-    def _give_up(self, epoch: int) -> bool:
+    def _give_up(self) -> bool:
         """Say that nobody tries to connect any more; says whether anybody did."""
-        state = self._machine.state
-        tried = state.status is S.CONNECTING and state.epoch == epoch
+        tried = self.status is S.CONNECTING
         if tried:
-            self._machine.change(S.DISCONNECTED, Reason.USER, epoch=epoch)
+            self._machine.change(S.DISCONNECTED, Reason.USER)
         return tried
 
     def _is_awaited(self) -> bool:

@@ -599,7 +599,7 @@ class BaseLLMProvider(EventEmitter, Asking):
                 )
             )
             if epoch is not None:
-                await connection.drop_if_unproven(epoch)
+                await connection.drop_if_unproven()
 
     def _counted_exchange(self, request: LLMRequest) -> AsyncGenerator[Delta, None]:
         assembly = self._running.get(request.id)

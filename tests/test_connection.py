@@ -854,3 +854,26 @@ async def test_who_waits_to_connect_while_it_is_closed_is_told_so() -> None:
     with pytest.raises(ProviderConnectionError, match="closed"):
         await connecting
     assert record.statuses == ["draining", "disconnected", "closed"]
+
+
+async def test_the_last_request_to_leave_ends_connecting_whenever_it_began() -> None:
+    provider = echo()
+    provider.script(
+        EchoAnswer(hang_after_words=0),
+        EchoAnswer(error=QuotaExceededError("spent", http_status=402)),
+        EchoAnswer(hang_after_words=0),
+    )
+    await provider.connect()
+    older = asyncio.ensure_future(provider.generate_completion("echo", "a"))
+    while not provider.requests:
+        await asyncio.sleep(0)
+    with pytest.raises(QuotaExceededError):
+        await provider.generate_completion("echo", "b")
+    assert provider.status.status == "failed"
+    newer = asyncio.ensure_future(provider.generate_completion("echo", "c"))
+    await provider.wait_for("connecting", 5)
+    for request in (newer, older):
+        request.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await request
+    assert provider.status.status == "disconnected"
