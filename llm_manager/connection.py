@@ -325,6 +325,8 @@ class Connection:
             self._soft_failures += 1
             if self._soft_failures >= FAILURE_THRESHOLD or self.status is S.CONNECTING:
                 self._judge(error, epoch)
+            elif self.status.usable:
+                self._settle()  # a server that was killed looks like one that stumbled
         else:
             self.succeeded(epoch)  # it answered, though not what was hoped for
 

@@ -486,3 +486,15 @@ async def test_a_broken_environment_is_a_status_with_a_hint_not_a_crash(
     assert text in str(caught.value)
     assert state.error.hint
     assert "pa55w0rd" not in str(caught.value)
+
+
+async def test_a_server_that_dies_while_it_answers_is_missed_without_another_request(
+    peer: ScriptedPeer,
+) -> None:
+    peer.route("/models", models("small"))
+    peer.route("/chat/completions", Reply.sse([chunk("Hel")], ending="close"))
+    async with OpenAICompatibleProvider(base_url=peer.base_url) as provider:
+        peer.route("/models", Reply(instead="reset"))
+        with pytest.raises(StreamInterruptedError):
+            await provider.generate_completion("small", "hi")
+        await provider.wait_for("reconnecting", timeout_s=5)
