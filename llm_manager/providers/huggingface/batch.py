@@ -1,0 +1,202 @@
+"""Several answers computed together: one step of the model makes one token for each.
+
+A prompt is read alone, so its length does not matter to the others; then its row joins the batch.
+Rows differ in length, so shorter ones are padded on the left and masked.  Runs in the worker.
+
+What this module must not do: know of messages, queues or the app.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from .sampling import Sampler
+from .text import AnswerText
+
+
+class Row:
+    """One answer in the making.
+
+    Args:
+        id: of its request.
+        prompt: tokens of the prompt.
+        limit: how many tokens the answer may have.
+        ends: tokens that end an answer.
+    """
+
+    def __init__(
+        self,
+        id: str,
+        prompt: list[int],
+        *,
+        limit: int,
+        ends: frozenset[int],
+        sampler: Sampler,
+        text: AnswerText,
+    ) -> None:
+        self.id = id
+        self.prompt = prompt
+        self.answer: list[int] = []
+        self.reason: str | None = None
+        self.sampler = sampler
+        self.padding = 0
+        self._limit = limit
+        self._ends = ends
+        self._text = text
+
+    def accept(self, token: int) -> str:
+        """Take the next token; returns the text that it brings.  Sets ``reason`` at the end."""
+        self.answer.append(token)
+        if token in self._ends:
+            self.reason = "stop"
+            return self._text.close()
+        piece = self._text.feed(token)
+        if self._text.stopped:
+            self.reason = "stop"
+        elif len(self.answer) >= self._limit:
+            self.reason = "length"
+            piece += self._text.close()
+        return piece
+
+
+class Batch:
+    """The rows that are computed together, and what the model remembers of them."""
+
+    def __init__(self, torch: Any, model: Any) -> None:
+        self.rows: list[Row] = []
+        self._torch = torch
+        self._model = model
+        self._device = model.get_input_embeddings().weight.device
+        accepted = inspect.signature(model.forward).parameters
+        self._only_last = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
+        self._takes_positions = "position_ids" in accepted
+        self.cache: Any = None
+        self._length = 0
+        self._last: Any = None
+        self._mask: Any = None
+
+    @staticmethod
+    def can_hold_several(cache: Any) -> bool:
+        """Whether what a model remembers can be padded and joined: plain keys and values."""
+        layers = getattr(cache, "layers", ())
+        return bool(layers) and all(type(layer).__name__ == "DynamicLayer" for layer in layers)
+
+    def begin(self, row: Row) -> str:
+        """Read the prompt of a new row and make its first token; returns its text.
+
+        The row stays, unless that was all.
+        """
+        torch = self._torch
+        with torch.inference_mode():
+            out = self._model(
+                input_ids=torch.tensor([row.prompt], device=self._device),
+                use_cache=True,
+                **self._only_last,
+            )
+            piece = row.accept(self._chosen(row, out.logits[0, -1]))
+            if row.reason is None:
+                self._join(row, out.past_key_values)
+        return piece
+
+    def step(self) -> list[tuple[Row, str]]:
+        """One more token for each row; those that have ended leave."""
+        torch = self._torch
+        with torch.inference_mode():
+            more: dict[str, Any] = {}
+            if self._mask is not None:
+                more["attention_mask"] = self._mask
+                if self._takes_positions:
+                    more["position_ids"] = self._mask.sum(1, keepdim=True) - 1
+            out = self._model(
+                input_ids=self._last, past_key_values=self.cache, use_cache=True, **more
+            )
+            self._length += 1
+            scores = out.logits[:, -1]
+            if all(row.sampler.is_greedy for row in self.rows):
+                tokens = torch.argmax(scores, dim=-1).tolist()
+            else:
+                each = zip(self.rows, scores, strict=True)
+                tokens = [self._chosen(row, own) for row, own in each]
+            pieces = [
+                (row, row.accept(token)) for row, token in zip(self.rows, tokens, strict=True)
+            ]
+            if any(row.reason is not None for row in self.rows):
+                self._keep([place for place, row in enumerate(self.rows) if row.reason is None])
+            elif self.rows:
+                self._prepare(tokens)
+        return pieces
+
+    def remove(self, id: str) -> None:
+        """Forget one row."""
+        kept = [place for place, row in enumerate(self.rows) if row.id != id]
+        if len(kept) < len(self.rows):
+            with self._torch.inference_mode():
+                self._keep(kept)
+
+    def clear(self) -> list[Row]:
+        """Forget all rows, whatever state they are in; returns them."""
+        rows, self.rows = self.rows, []
+        self.cache = self._mask = self._last = None
+        self._length = 0
+        return rows
+
+    def _chosen(self, row: Row, scores: Any) -> int:
+        if row.sampler.is_greedy:
+            return int(self._torch.argmax(scores))
+        return row.sampler.pick(scores, row.prompt, row.answer)
+
+    def _join(self, row: Row, cache: Any) -> None:
+        if self.rows:
+            length = len(row.prompt)
+            target = max(length, self._length)
+            for own, new in zip(self.cache.layers, cache.layers, strict=True):
+                own.keys = self._joined(own.keys, new.keys, target)
+                own.values = self._joined(own.values, new.values, target)
+            for known in self.rows:
+                known.padding += target - self._length
+            row.padding, self._length = target - length, target
+        else:
+            self.cache, self._length, row.padding = cache, len(row.prompt), 0
+        self.rows.append(row)
+        self._refresh()
+
+    def _joined(self, rows: Any, row: Any, length: int) -> Any:
+        pad = self._torch.nn.functional.pad
+        return self._torch.cat(
+            [pad(each, (0, 0, length - each.shape[-2], 0)) for each in (rows, row)], dim=0
+        )
+
+    def _keep(self, places: list[int]) -> None:
+        if not places:
+            self.clear()
+            return
+        self.rows = [self.rows[place] for place in places]
+        surplus = min(row.padding for row in self.rows)
+        if len(places) < self.cache.layers[0].keys.shape[0] or surplus:
+            index = self._torch.tensor(places, device=self._device)
+            for layer in self.cache.layers:
+                layer.keys = layer.keys[index.to(layer.keys.device), :, surplus:]
+                layer.values = layer.values[index.to(layer.values.device), :, surplus:]
+            for row in self.rows:
+                row.padding -= surplus
+            self._length -= surplus
+        self._refresh()
+
+    def _refresh(self) -> None:
+        """Make mask and last tokens anew, because the rows have changed."""
+        torch = self._torch
+        self._mask = None
+        if any(row.padding for row in self.rows):
+            places = torch.arange(self._length, device=self._device)
+            padding = torch.tensor([row.padding for row in self.rows], device=self._device)
+            self._mask = (places[None, :] >= padding[:, None]).long()
+        self._prepare([row.answer[-1] for row in self.rows])
+
+    def _prepare(self, tokens: list[int]) -> None:
+        """Set what the next step needs: the last tokens, and a mask that covers them."""
+        torch = self._torch
+        self._last = torch.tensor(tokens, device=self._device)[:, None]
+        if self._mask is not None:
+            one = torch.ones((len(tokens), 1), dtype=self._mask.dtype, device=self._device)
+            self._mask = torch.cat([self._mask, one], dim=1)

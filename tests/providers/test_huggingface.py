@@ -1,0 +1,465 @@
+"""Models on this machine, in the real worker with a tiny model."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from llm_manager import (
+    ConfigurationError,
+    ContextWindowExceededError,
+    HuggingFaceProvider,
+    InvalidParameterError,
+    InvalidRequestError,
+    LLMMessage,
+    LLMModelInfo,
+    ModelNotFoundError,
+    ProviderConnectionError,
+    RequestCancelledError,
+    StreamInterruptedError,
+    ToolDefinition,
+    UnsupportedFeatureError,
+)
+from llm_manager.providers.huggingface.facts import described
+from tests.helpers import QUICK, Record
+from tests.tiny_model import CONTEXT_TOKENS, build_tiny_model
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+
+GREEDY = {"temperature": 0, "max_tokens": 24}
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(build_tiny_model(tmp_path_factory.mktemp("tiny") / "model"))
+
+
+@pytest.fixture(scope="module")
+def provider(tiny: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[HuggingFaceProvider]:
+    """One for all tests that leave it as it was: starting a worker takes seconds."""
+    made = provider_of(tiny, tmp_path_factory.mktemp("cache"))
+    yield made
+    asyncio.run(made.close())
+
+
+@pytest.fixture
+async def own(tiny: str, tmp_path: Path) -> AsyncIterator[HuggingFaceProvider]:
+    """One for a test that watches or kills its worker."""
+    made = provider_of(tiny, tmp_path)
+    yield made
+    await made.close()
+
+
+def provider_of(tiny: str, cache: Path, **settings: object) -> HuggingFaceProvider:
+    return HuggingFaceProvider(
+        default_model=tiny, cache_folder=cache, threads=1, reconnect=QUICK, **settings
+    )
+
+
+def worker_of(provider: HuggingFaceProvider, model: str) -> int:
+    worker = provider._loaded[model].worker
+    assert worker is not None
+    return worker.pid
+
+
+# ---- answering -----------------------------------------------------------------------------------
+
+
+async def test_the_main_job_connect_load_and_stream(own: HuggingFaceProvider, tiny: str) -> None:
+    record = Record(own)
+    await own.connect()
+    assert record.statuses == ["connecting", "connected"]
+    model = await own.get_model_info(tiny)
+    assert model.context_window_tokens == CONTEXT_TOKENS
+    assert model.capabilities == {"chat", "completion", "tools", "embeddings"}
+
+    pieces = [e async for e in own.stream_completion(None, "hello", options=GREEDY)]
+    answer = await own.generate_completion(None, "hello", options=GREEDY)
+    assert "".join(e.text for e in pieces) == answer.text
+    assert len(pieces) > 5
+    assert answer.finish_reason == "length"
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens == 24
+    assert not answer.usage.estimated
+    await own.flush()
+    phases = [e.phase for e in record.named("modelLoadProgress")]
+    assert phases[0] == "importing torch"
+    assert phases[-1] == "loaded"
+    assert [e.model for e in record.named("modelLoaded")] == [tiny]
+    assert own.loaded_models == (tiny,)
+    assert "torch" not in sys.modules
+    assert "transformers" not in sys.modules
+
+
+async def test_an_answer_is_what_the_model_itself_generates(
+    provider: HuggingFaceProvider, tiny: str
+) -> None:
+    script = (
+        "import sys, torch, transformers\n"
+        "tokens = transformers.AutoTokenizer.from_pretrained(sys.argv[1])\n"
+        "model = transformers.AutoModelForCausalLM.from_pretrained(sys.argv[1])\n"
+        "text = tokens.apply_chat_template([{'role': 'user', 'content': 'hello'}],"
+        " add_generation_prompt=True, tokenize=False)\n"
+        "ids = tokens(text, add_special_tokens=False, return_tensors='pt')['input_ids']\n"
+        "out = model.generate(ids, max_new_tokens=24, do_sample=False)\n"
+        "print(ascii(tokens.decode(out[0, ids.shape[1]:], skip_special_tokens=True)))\n"
+    )
+    bare = await asyncio.to_thread(
+        subprocess.run, [sys.executable, "-W", "ignore", "-c", script, tiny],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    answer = await provider.generate_completion(None, "hello", options=GREEDY)
+    assert ascii(answer.text) == bare.stdout.strip()
+
+
+async def test_requests_of_different_length_are_answered_together_as_if_each_were_alone(
+    provider: HuggingFaceProvider,
+) -> None:
+    prompts = ["hello " * n for n in (1, 9, 3, 27, 1, 14)]
+    options = [{"temperature": 0, "max_tokens": 8 * n} for n in range(1, 7)]
+    both = list(zip(prompts, options, strict=True))
+    alone = [(await provider.generate_completion(None, p, options=o)).text for p, o in both]
+    together = await asyncio.gather(
+        *(provider.generate_completion(None, p, options=o) for p, o in both)
+    )
+    assert [answer.text for answer in together] == alone
+
+
+async def test_a_stop_text_ends_the_answer_and_is_not_part_of_it(
+    provider: HuggingFaceProvider,
+) -> None:
+    whole = (await provider.generate_completion(None, "hello", options=GREEDY)).text
+    stop = whole[6:9]
+    cut = await provider.generate_completion(None, "hello", options={**GREEDY, "stop": stop})
+    assert cut.text == whole[: whole.index(stop)]
+    assert cut.finish_reason == "stop"
+
+
+async def test_a_seed_makes_chance_repeatable(provider: HuggingFaceProvider) -> None:
+    options = {"temperature": 1.5, "max_tokens": 24, "seed": 7, "extra": {"top_k": 50}}
+    first, second, other = [
+        (await provider.generate_completion(None, "hello", options={**options, "seed": s})).text
+        for s in (7, 7, 8)
+    ]
+    assert first == second
+    assert first != other
+
+
+async def test_texts_become_vectors_of_length_one(provider: HuggingFaceProvider) -> None:
+    made = await provider.embed(None, ["hello", "hello", "the quick brown fox"])
+    assert made.vectors[0] == pytest.approx(made.vectors[1], abs=1e-5)
+    assert sum(x * x for x in made.vectors[2]) == pytest.approx(1.0, abs=1e-4)
+    assert made.usage is not None
+    assert made.usage.prompt_tokens > 3
+
+
+async def test_tokens_are_counted_by_the_models_own_tokenizer(
+    provider: HuggingFaceProvider,
+) -> None:
+    counted = await provider.count_tokens(None, "hello world")
+    answer = await provider.generate_completion(None, "hello world", options={"max_tokens": 1})
+    assert answer.usage is not None
+    assert (counted.tokens, counted.estimated) == (answer.usage.prompt_tokens, False)
+
+
+async def test_tools_reach_the_models_template(provider: HuggingFaceProvider) -> None:
+    plain = await provider.count_tokens(None, "hello")
+    tool = ToolDefinition(name="add", description="adds two numbers")
+    offered = await provider.count_tokens(None, "hello", {"tools": [tool]})
+    assert offered.tokens > plain.tokens + 20
+
+
+# ---- what cannot be done -------------------------------------------------------------------------
+
+
+async def test_a_prompt_that_is_too_long_is_refused_with_both_numbers(
+    provider: HuggingFaceProvider,
+) -> None:
+    with pytest.raises(ContextWindowExceededError, match=rf"{CONTEXT_TOKENS} tokens") as raised:
+        await provider.generate_completion(None, "hello " * CONTEXT_TOKENS)
+    assert "the prompt has 5" in str(raised.value)
+    assert provider.usable
+
+
+async def test_an_answer_ends_where_the_context_window_does(provider: HuggingFaceProvider) -> None:
+    answer = await provider.generate_completion(None, "hello", options={"temperature": 0})
+    assert answer.usage is not None
+    assert answer.usage.total_tokens == CONTEXT_TOKENS
+    assert answer.finish_reason == "length"
+
+
+async def test_a_model_without_a_template_completes_texts_but_does_not_chat(
+    tiny: str, tmp_path: Path
+) -> None:
+    bare = tmp_path / "bare"
+    await asyncio.to_thread(_copy_without_template, Path(tiny), bare)
+    async with provider_of(str(bare), tmp_path / "cache") as provider:
+        answer = await provider.generate_completion(None, "the quick", options=GREEDY)
+        assert answer.usage is not None
+        assert answer.usage.prompt_tokens < 8
+        with pytest.raises(UnsupportedFeatureError, match="no chat template"):
+            await provider.generate_chat_completion(None, "hi")
+
+
+def _copy_without_template(source: Path, target: Path) -> None:
+    target.mkdir()
+    for file in source.iterdir():
+        if file.name != "chat_template.jinja":
+            (target / file.name).write_bytes(file.read_bytes())
+
+
+async def test_a_template_that_refuses_the_conversation_is_quoted(
+    tiny: str, tmp_path: Path
+) -> None:
+    strict = tmp_path / "strict"
+    await asyncio.to_thread(_copy_without_template, Path(tiny), strict)
+    (strict / "chat_template.jinja").write_text(
+        "{% if messages[0]['role'] == 'system' %}"
+        "{{ raise_exception('System role not supported') }}{% endif %}x"
+    )
+    async with provider_of(str(strict), tmp_path / "cache") as provider:
+        messages = [LLMMessage.system("be brief"), LLMMessage.user("hi")]
+        with pytest.raises(InvalidRequestError, match="System role not supported"):
+            await provider.generate_chat_completion(None, messages, GREEDY)
+        assert provider.usable
+
+
+async def test_a_folder_that_holds_no_model_is_told_so(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    provider = provider_of(str(tmp_path / "empty"), tmp_path / "cache")
+    with pytest.raises(ModelNotFoundError, match="cannot be loaded"):
+        await provider.generate_completion(None, "hi", options={"retries": {"attempts": 1}})
+    await provider.close()
+
+
+async def test_a_model_that_does_not_fit_is_refused_before_it_is_loaded(
+    tiny: str, tmp_path: Path
+) -> None:
+    huge = tmp_path / "huge"
+    await asyncio.to_thread(_copy_without_template, Path(tiny), huge)
+    header = b'{"weight":{"dtype":"F32","shape":[1],"data_offsets":[0,99999999999999]}}'
+    (huge / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    provider = provider_of(str(huge), tmp_path / "cache")
+    with pytest.raises(ConfigurationError, match=r"needs .* GiB of main memory") as raised:
+        await provider.generate_completion(None, "hi")
+    assert raised.value.code == "insufficient_memory"
+    await provider.close()
+
+
+async def test_a_model_that_is_not_there_is_not_fetched_when_that_is_forbidden(
+    tmp_path: Path,
+) -> None:
+    provider = provider_of("no/such-model", tmp_path, local_files_only=True)
+    with pytest.raises(ModelNotFoundError, match="not on this machine"):
+        await provider.generate_completion(None, "hi")
+    await provider.close()
+
+
+@pytest.mark.parametrize(
+    "settings", [{"max_batch": 0}, {"device": "gpu"}, {"models": "one"}, {"threads": 0}]
+)
+def test_settings_that_cannot_work_are_refused_at_once(settings: dict[str, object]) -> None:
+    with pytest.raises(InvalidParameterError):
+        HuggingFaceProvider(**settings)
+
+
+async def test_options_that_local_models_do_not_know_are_refused(
+    provider: HuggingFaceProvider,
+) -> None:
+    with pytest.raises(UnsupportedFeatureError, match="no option 'logit_bias'"):
+        await provider.generate_completion(None, "hi", options={"extra": {"logit_bias": {}}})
+    tool = ToolDefinition(name="add")
+    with pytest.raises(UnsupportedFeatureError, match="cannot be made to call"):
+        await provider.generate_chat_completion(None, "hi", {"tools": [tool], "tool_choice": "add"})
+
+
+# ---- stopping ------------------------------------------------------------------------------------
+
+
+async def test_stop_frees_the_model_for_the_next_request(provider: HuggingFaceProvider) -> None:
+    stream = provider.stream_completion(None, "hello", options={"temperature": 0})
+    with pytest.raises(RequestCancelledError) as raised:
+        async for event in stream:
+            if event.index == 5:
+                threading.Thread(target=stream.cancel).start()
+    assert raised.value.partial is not None
+    assert raised.value.partial.usage is not None
+    assert raised.value.partial.usage.estimated
+    assert raised.value.partial.usage.completion_tokens < 200
+    answer = await provider.generate_completion(None, "hello", options=GREEDY)
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens == 24
+
+
+async def test_leaving_one_answer_does_not_disturb_the_others(
+    provider: HuggingFaceProvider,
+) -> None:
+    options = {"temperature": 0, "max_tokens": 60}
+    alone = (await provider.generate_completion(None, "hello there", options=options)).text
+
+    async def leave() -> None:
+        async for event in provider.stream_completion(None, "hello", options=options):
+            if event.index == 3:
+                break
+
+    kept, *_ = await asyncio.gather(
+        provider.generate_completion(None, "hello there", options=options),
+        *(leave() for _ in range(3)),
+    )
+    assert kept.text == alone
+
+
+async def test_loading_can_be_cancelled_and_begun_again(
+    own: HuggingFaceProvider, tiny: str
+) -> None:
+    began = asyncio.Event()
+    own.on("modelLoadProgress", lambda e: e.model and began.set())
+    await own.connect()
+    loading = asyncio.create_task(own.load_model(tiny))
+    await began.wait()
+    loading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await loading
+    assert own.loaded_models == ()
+    await own.load_model(tiny)
+    assert own.loaded_models == (tiny,)
+
+
+async def test_unloading_ends_the_process_that_held_the_model(
+    own: HuggingFaceProvider, tiny: str
+) -> None:
+    record = Record(own)
+    await own.load_model(tiny)
+    pid = worker_of(own, tiny)
+    await own.unload_model(tiny)
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    assert own.loaded_models == ()
+    assert [e.model for e in record.named("modelUnloaded")] == [tiny]
+    with pytest.raises(ModelNotFoundError, match="not loaded"):
+        await own.unload_model(tiny)
+
+
+async def test_another_model_takes_the_place_of_the_one_before(tiny: str, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    await asyncio.to_thread(_copy_without_template, Path(tiny), other)
+    async with provider_of(tiny, tmp_path / "cache") as provider:
+        await provider.load_model(tiny)
+        await provider.generate_completion(str(other), "hello", options=GREEDY)
+        assert provider.loaded_models == (str(other),)
+
+
+# ---- the worker ----------------------------------------------------------------------------------
+
+
+async def test_a_worker_that_is_killed_breaks_off_its_answer_and_is_replaced(
+    own: HuggingFaceProvider, tiny: str
+) -> None:
+    stream = own.stream_completion(None, "hello", options={"temperature": 0})
+    with pytest.raises(StreamInterruptedError, match="signal 9") as raised:
+        async for event in stream:
+            if event.index == 5:
+                os.kill(worker_of(own, tiny), signal.SIGKILL)
+    assert raised.value.partial is not None
+    assert raised.value.partial.text
+    await own.wait_for("connected", timeout_s=60)
+    assert (await own.generate_completion(None, "hello", options=GREEDY)).text
+
+
+async def test_a_worker_that_dies_while_idle_is_noticed_at_once(
+    own: HuggingFaceProvider, tiny: str
+) -> None:
+    await own.load_model(tiny)
+    record = Record(own)
+    os.kill(worker_of(own, tiny), signal.SIGKILL)
+    await own.wait_for("reconnecting", timeout_s=30)
+    await own.wait_for("connected", timeout_s=60)
+    assert [e.model for e in record.named("modelUnloaded")] == [tiny]
+
+
+async def test_a_worker_that_cannot_start_is_a_typed_error(tiny: str, tmp_path: Path) -> None:
+    missing = provider_of(tiny, tmp_path, worker_command=["/no/such/program"])
+    with pytest.raises(ConfigurationError, match="cannot be started"):
+        await missing.connect()
+    await missing.close()
+    broken = provider_of(
+        tiny, tmp_path,
+        worker_command=[sys.executable, "-c", "import sys; sys.exit('torch is broken')"],
+    )  # fmt: skip
+    with pytest.raises(ProviderConnectionError, match=r"exit code 1.*torch is broken"):
+        await broken.connect()
+    await broken.close()
+
+
+def test_the_worker_goes_when_the_app_is_killed(tiny: str, tmp_path: Path) -> None:
+    script = (
+        "import asyncio, os, sys\n"
+        "from llm_manager import HuggingFaceProvider\n"
+        "async def main():\n"
+        "    provider = HuggingFaceProvider(default_model=sys.argv[1], threads=1)\n"
+        "    await provider.load_model(sys.argv[1])\n"
+        "    print(provider._loaded[sys.argv[1]].worker.pid, flush=True)\n"
+        "    os.kill(os.getpid(), 9)\n"
+        "asyncio.run(main())\n"
+    )
+    app = subprocess.run(
+        [sys.executable, "-c", script, tiny], capture_output=True, text=True, check=False
+    )
+    assert app.returncode == -signal.SIGKILL
+    _wait_until_gone(int(app.stdout))
+
+
+def test_an_app_that_ends_with_work_in_flight_ends_quietly_and_takes_the_worker_along(
+    tiny: str,
+) -> None:
+    script = (
+        "import asyncio, sys\n"
+        "from llm_manager import HuggingFaceProvider\n"
+        "async def main():\n"
+        "    provider = HuggingFaceProvider(default_model=sys.argv[1], threads=1)\n"
+        "    async for event in provider.stream_completion(None, 'hello'):\n"
+        "        print(provider._loaded[sys.argv[1]].worker.pid, flush=True)\n"
+        "        return\n"
+        "asyncio.run(main())\n"
+    )
+    app = subprocess.run(
+        [sys.executable, "-c", script, tiny], capture_output=True, text=True, check=True
+    )
+    assert app.stderr == ""
+    _wait_until_gone(int(app.stdout))
+
+
+def _wait_until_gone(pid: int) -> None:
+    gone = threading.Event()
+    for _ in range(100):
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return
+        gone.wait(0.1)  # it is nobody's child here, so its end cannot be awaited
+    pytest.fail(f"the worker {pid} still runs")
+
+
+def test_one_provider_serves_loop_after_loop(tiny: str, tmp_path: Path) -> None:
+    provider = provider_of(tiny, tmp_path)
+
+    async def ask() -> str:
+        return (await provider.generate_completion(None, "hello", options=GREEDY)).text
+
+    assert len({asyncio.run(ask()) for _ in range(3)}) == 1
+    asyncio.run(provider.close())
+
+
+def test_what_a_models_files_say_is_read_without_loading_it(tiny: str) -> None:
+    model = described(LLMModelInfo(id="tiny"), Path(tiny))
+    assert model.context_window_tokens == CONTEXT_TOKENS
+    assert model.source_of("context_window_tokens") == "endpoint"
+    assert model.size_bytes
