@@ -58,7 +58,8 @@ class Interrupter:
             self._task.cancel()
 
     def __enter__(self) -> None:
-        task = asyncio.current_task()
+        # Asking for the running loop is what takes time in `current_task`, and it is known.
+        task = asyncio.current_task(self.loop)
         if self.loop is None and task is not None:
             self.loop = task.get_loop()
         if self.error is not None:

@@ -95,6 +95,41 @@ def streaming(turns: int, chunks: int) -> None:
         say(verdict("longest gap of the loop in a burst of 5,000 chunks", gap_ms, 30.0, "ms"))
 
 
+def anthropic(turns: int, chunks: int) -> None:
+    """Our way through Anthropic's SDK against the SDK's own stream."""
+    if not importlib.util.find_spec("anthropic"):
+        return
+    names = ["anthropic-raw", "anthropic-ours", "anthropic"]
+    # One piece per write is mostly the cost of reading from a socket, which all have alike.
+    for burst, goal in ((50, 0.22), (1, 0.55)):
+        figures: dict[str, list[dict[str, float]]] = {name: [] for name in names}
+        for _ in range(turns):
+            for name in names:
+                figures[name].append(contestant(name, burst, chunks))
+        say(f"\nAnthropic's dialect, {burst} per write, {chunks} chunks, {turns} turns")
+        for name in names:
+            say(f"  {name:<16} {middle(figures[name], 'cpu_us_per_chunk'):8.2f} us/chunk")
+        cost = ratio(figures, "anthropic-ours", "anthropic", "cpu_us_per_chunk")
+        say(verdict(f"ours / anthropic SDK, {burst} per write", cost, goal, "x"))
+        cost = ratio(figures, "anthropic-ours", "anthropic-raw", "cpu_us_per_chunk")
+        say(f"ours / raw httpx2 + json: {cost:.2f} x")
+        start = ratio(figures, "anthropic-ours", "anthropic", "first_token_cpu_ms")
+        say(f"ours / anthropic SDK, process start to first token: {start:.2f} x")
+
+
+def local_models(turns: int, tokens: int) -> None:
+    """Our worker against transformers alone."""
+    if not importlib.util.find_spec("transformers"):
+        return
+    figures = json.loads(python("-m", "tests.benchmarks.huggingface", str(turns), str(tokens)))
+    say(f"\nlocal model of 25 million parameters, {tokens} tokens, {turns} turns, one thread")
+    say("  {ours_tokens_per_s:.0f} tokens/s, bare {bare_tokens_per_s:.0f}".format(**figures))
+    say(verdict("our time / bare model.generate", 1 / figures["single"], 1 / 0.95, "x"))
+    say(verdict("8 at once / 8 one by one", 1 / figures["gain_of_8"], 0.5, "x"))
+    gap_ms = figures["longest_gap_ms"]
+    say(verdict("longest gap of the loop, loading and answering", gap_ms, 30.0, "ms"))
+
+
 def contestant(name: str, burst: int, chunks: int) -> dict[str, float]:
     server = subprocess.Popen(
         [sys.executable, "-m", "tests.benchmarks.server"],
@@ -132,7 +167,8 @@ import sys, threading, time
 before = time.process_time()
 {statement}
 cost = (time.process_time() - before) * 1000
-heavy = sorted({{"openai", "anthropic", "torch", "httpx2", "rich"}} & set(sys.modules))
+heavy = sorted({{"openai", "anthropic", "torch", "transformers", "httpx2", "rich"}}
+               & set(sys.modules))
 import gc, socket
 sockets = [o for o in gc.get_objects() if isinstance(o, socket.socket)]
 print(cost, threading.active_count(), len(sockets), ",".join(heavy) or "-")
@@ -205,6 +241,8 @@ if __name__ == "__main__":
     importing(3 if quick else 9)
     transitions()
     streaming(3 if quick else 7, 5_000 if quick else 20_000)
+    anthropic(3 if quick else 7, 5_000 if quick else 20_000)
+    local_models(3 if quick else 7, 32 if quick else 128)
     if missed:
         say(f"\nmissed by more than {MARGIN - 1:.0%}: {', '.join(missed)}")
         sys.exit(1)

@@ -13,6 +13,8 @@ import sys
 import time
 from collections.abc import AsyncIterator
 
+from . import anthropic_stream
+
 MESSAGES = [{"role": "user", "content": "go"}]
 
 
@@ -83,7 +85,7 @@ class Gaps:
 
 
 async def main(name: str, url: str, chunks: int, repeat: int) -> dict[str, float]:
-    contestant = {"raw": raw, "ours": ours, "openai": openai}[name]
+    contestant = {"raw": raw, "ours": ours, "openai": openai, **anthropic_stream.CONTESTANTS}[name]
     async for text in contestant(url, 5):
         if text:
             break

@@ -10,6 +10,8 @@ import asyncio
 import json
 import sys
 
+from . import anthropic_stream
+
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 
 
@@ -28,6 +30,8 @@ def chunk_of(content: dict[str, object], finish: str | None = None) -> bytes:
 
 WORD = chunk_of({"content": " word"})
 LAST = chunk_of({}, "stop") + b"data: [DONE]\n\n"
+# By the last part of the path; everything else gets the dialect of OpenAI.
+PIECES = {"messages": (anthropic_stream.FIRST, anthropic_stream.WORD, anthropic_stream.LAST)}
 
 
 def framed(data: bytes) -> bytes:
@@ -43,15 +47,16 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
             body = json.loads(await reader.readexactly(size)) if size else {}
             burst = int(path.split("/")[1])
             left = int(body.get("max_tokens", 1))
-            writer.write(HEAD)
+            first, word, last = PIECES.get(path.rpartition("/")[2], (b"", WORD, LAST))
+            writer.write(HEAD + (framed(first) if first else b""))
             while left > 0:
                 now = min(burst, left)
                 left -= now
-                writer.write(framed(WORD * now))
+                writer.write(framed(word * now))
                 await writer.drain()
                 if burst == 1:
                     await asyncio.sleep(0)  # one packet each, as a real server sends them
-            writer.write(framed(LAST) + b"0\r\n\r\n")
+            writer.write(framed(last) + b"0\r\n\r\n")
             await writer.drain()
     except (asyncio.IncompleteReadError, ConnectionError):
         pass
