@@ -291,9 +291,14 @@ _SOFT = (
 _REASONS = {reason.value: reason for reason in Reason}
 
 
+# A model that does not fit into memory says nothing about the others.
+_OF_ONE_MODEL = frozenset({"insufficient_memory"})
+
+
 def is_permanent(error: LLMError) -> bool:
     """Whether only a person or another setting can help."""
-    return isinstance(error, tuple(kind for kind, _ in _PERMANENT))
+    concerns_all = error.code not in _OF_ONE_MODEL
+    return concerns_all and isinstance(error, tuple(kind for kind, _ in _PERMANENT))
 
 
 def reason_of(error: LLMError) -> Reason:

@@ -30,15 +30,17 @@ OPTIONAL = {
     "openai": "openai",
     "anthropic": "anthropic",
     "transformers": "huggingface",
+    "torch": "huggingface",
     "accelerate": "huggingface",
+    "huggingface_hub": "huggingface",
+    "pillow": "media",
+    "jsonschema": "tools",
     "opentelemetry-api": "otel",
     "genai-prices": "cost",
     "keyring": "keyring",
 }
 """Distributions, and the extra that brings each."""
-_USED = ("rich",)
-# No extra brings it: which build of it is right depends on the machine.
-_TORCH = "torch"
+_NOT_USED_YET = ("otel", "cost", "keyring")
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 _CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 # Others read these; who set only them wonders why we do not.
@@ -101,20 +103,19 @@ async def run(session: Session) -> int:
 
 
 def _packages() -> list[Finding]:
-    return [_package(name) for name in (*NEEDED, *OPTIONAL, _TORCH)]
+    return [_package(name) for name in (*NEEDED, *OPTIONAL)]
 
 
 def _package(name: str) -> Finding:
     version = _version(name)
     if version:
         return Finding(section="packages", name=name, mark="good", text=version)
-    if name in NEEDED or name in _USED:
-        mark: Mark = "bad" if name in NEEDED else "unknown"
-        hint = f"pip install {name}"
-        return Finding(section="packages", name=name, mark=mark, text="not installed", hint=hint)
-    return Finding(
-        section="packages", name=name, mark="unknown", text="not installed, not used yet"
-    )
+    if OPTIONAL.get(name) in _NOT_USED_YET:
+        text = "not installed, not used yet"
+        return Finding(section="packages", name=name, mark="unknown", text=text)
+    mark: Mark = "bad" if name in NEEDED else "unknown"
+    hint = f"pip install {name}" if name in NEEDED else f"comes with the extra {OPTIONAL[name]!r}"
+    return Finding(section="packages", name=name, mark=mark, text="not installed", hint=hint)
 
 
 def _version(distribution: str) -> str | None:

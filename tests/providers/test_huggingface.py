@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 from llm_manager import (
     ConfigurationError,
     ContextWindowExceededError,
+    DependencyMissingError,
     HuggingFaceProvider,
     InvalidParameterError,
     InvalidRequestError,
@@ -65,7 +67,7 @@ def provider_of(tiny: str, cache: Path, **settings: object) -> HuggingFaceProvid
 
 
 def worker_of(provider: HuggingFaceProvider, model: str) -> int:
-    worker = provider._loaded[model].worker
+    worker = provider._workers.of(model)
     assert worker is not None
     return worker.pid
 
@@ -251,6 +253,18 @@ async def test_a_model_that_does_not_fit_is_refused_before_it_is_loaded(
     with pytest.raises(ConfigurationError, match=r"needs .* GiB of main memory") as raised:
         await provider.generate_completion(None, "hi")
     assert raised.value.code == "insufficient_memory"
+    assert provider.status.status != "failed"
+    await provider.close()
+
+
+async def test_loading_in_8_bits_without_the_package_for_it_says_what_to_install(
+    tiny: str, tmp_path: Path
+) -> None:
+    if importlib.util.find_spec("bitsandbytes") is not None:
+        pytest.skip("bitsandbytes is installed here")
+    provider = provider_of(tiny, tmp_path, load_in_8bit=True)
+    with pytest.raises(DependencyMissingError, match="bitsandbytes"):
+        await provider.generate_completion(None, "hi")
     await provider.close()
 
 
@@ -406,7 +420,7 @@ def test_the_worker_goes_when_the_app_is_killed(tiny: str, tmp_path: Path) -> No
         "async def main():\n"
         "    provider = HuggingFaceProvider(default_model=sys.argv[1], threads=1)\n"
         "    await provider.load_model(sys.argv[1])\n"
-        "    print(provider._loaded[sys.argv[1]].worker.pid, flush=True)\n"
+        "    print(provider._workers.of(sys.argv[1]).pid, flush=True)\n"
         "    os.kill(os.getpid(), 9)\n"
         "asyncio.run(main())\n"
     )
@@ -426,7 +440,7 @@ def test_an_app_that_ends_with_work_in_flight_ends_quietly_and_takes_the_worker_
         "async def main():\n"
         "    provider = HuggingFaceProvider(default_model=sys.argv[1], threads=1)\n"
         "    async for event in provider.stream_completion(None, 'hello'):\n"
-        "        print(provider._loaded[sys.argv[1]].worker.pid, flush=True)\n"
+        "        print(provider._workers.of(sys.argv[1]).pid, flush=True)\n"
         "        return\n"
         "asyncio.run(main())\n"
     )

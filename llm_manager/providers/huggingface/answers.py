@@ -21,16 +21,21 @@ from ...messages import (
     Priority,
     ReasoningDelta,
     TextDelta,
+    ToolCall,
     ToolCallDelta,
     Usage,
     UsageDelta,
     VectorsDelta,
+    from_mapping,
 )
 from ...wire.think_tags import ThinkTags
 from .protocol import Began, Done, Embed, Generate, Prompt, Report, Sampling, Text, Vectors
 from .tool_text import ToolText
 
 _RANKS: dict[Priority | None, int] = {"interactive": 0, None: 1, "normal": 1, "background": 2}
+_SAMPLING = (
+    "max_tokens", "temperature", "top_p", "presence_penalty", "frequency_penalty", "seed",
+)  # fmt: skip
 _EXTRA = ("top_k", "min_p", "repetition_penalty")
 
 
@@ -38,6 +43,7 @@ def generation(request: LLMRequest) -> Generate:
     """The worker's command for a request.
 
     Raises:
+        InvalidParameterError: a value cannot be right.
         UnsupportedFeatureError: it asks for what a local model cannot do.
     """
     options = request.options
@@ -46,21 +52,9 @@ def generation(request: LLMRequest) -> Generate:
         raise UnsupportedFeatureError(
             f"local models know no option {unknown[0]!r}", hint=f"extra takes {', '.join(_EXTRA)}"
         )
-    return Generate(
-        id=request.id,
-        prompt=prompt(request),
-        sampling=Sampling(
-            max_tokens=options.max_tokens,
-            temperature=options.temperature,
-            top_p=options.top_p,
-            presence_penalty=options.presence_penalty,
-            frequency_penalty=options.frequency_penalty,
-            seed=options.seed,
-            stop=tuple(options.stop or ()),
-            **options.extra,
-        ),
-        rank=_RANKS[options.priority],
-    )
+    given = {name: getattr(options, name) for name in _SAMPLING} | dict(options.extra)
+    sampling = from_mapping(Sampling, {**given, "stop": tuple(options.stop or ())}, "extra")
+    return Generate(request.id, prompt(request), sampling, _RANKS[options.priority])
 
 
 def prompt(request: LLMRequest) -> Prompt:
@@ -179,6 +173,14 @@ class _Reader:
         return Usage(prompt_tokens=self._prompt_tokens, completion_tokens=completion_tokens)
 
 
+def _arguments(call: ToolCall) -> dict[str, Any] | str:
+    """A dictionary, as templates expect it; what the model wrote, if that is none."""
+    try:
+        return call.arguments
+    except InvalidResponseError:
+        return call.arguments_json
+
+
 def _message(message: LLMMessage) -> dict[str, Any]:
     out: dict[str, Any] = {"role": message.role, "content": message.text}
     if message.name is not None:
@@ -190,7 +192,7 @@ def _message(message: LLMMessage) -> dict[str, Any]:
             {
                 "id": call.id,
                 "type": "function",
-                "function": {"name": call.name, "arguments": call.arguments},
+                "function": {"name": call.name, "arguments": _arguments(call)},
             }
             for call in message.tool_calls
         ]

@@ -39,11 +39,16 @@ class Row:
         self.prompt = prompt
         self.answer: list[int] = []
         self.reason: str | None = None
+        self.failure: Exception | None = None
         self.sampler = sampler
         self.padding = 0
         self._limit = limit
         self._ends = ends
         self._text = text
+
+    @property
+    def has_ended(self) -> bool:
+        return self.reason is not None or self.failure is not None
 
     def accept(self, token: int) -> str:
         """Take the next token; returns the text that it brings.  Sets ``reason`` at the end."""
@@ -95,7 +100,7 @@ class Batch:
                 **self._only_last,
             )
             piece = row.accept(self._chosen(row, out.logits[0, -1]))
-            if row.reason is None:
+            if not row.has_ended:
                 self._join(row, out.past_key_values)
         return piece
 
@@ -113,18 +118,15 @@ class Batch:
             )
             self._length += 1
             scores = out.logits[:, -1]
-            if all(row.sampler.is_greedy for row in self.rows):
-                tokens = torch.argmax(scores, dim=-1).tolist()
-            else:
-                each = zip(self.rows, scores, strict=True)
-                tokens = [self._chosen(row, own) for row, own in each]
+            likeliest = torch.argmax(scores, dim=-1).tolist()
             pieces = [
-                (row, row.accept(token)) for row, token in zip(self.rows, tokens, strict=True)
+                (row, self._accepted(row, token, own))
+                for row, token, own in zip(self.rows, likeliest, scores, strict=True)
             ]
-            if any(row.reason is not None for row in self.rows):
-                self._keep([place for place, row in enumerate(self.rows) if row.reason is None])
-            elif self.rows:
-                self._prepare(tokens)
+            if any(row.has_ended for row in self.rows):
+                self._keep([place for place, row in enumerate(self.rows) if not row.has_ended])
+            else:
+                self._prepare([row.answer[-1] for row in self.rows])
         return pieces
 
     def remove(self, id: str) -> None:
@@ -140,6 +142,15 @@ class Batch:
         self.cache = self._mask = self._last = None
         self._length = 0
         return rows
+
+    def _accepted(self, row: Row, likeliest: int, scores: Any) -> str:
+        """The next piece of a row; what goes wrong with it is its own affair."""
+        try:
+            greedy = row.sampler.is_greedy
+            return row.accept(likeliest if greedy else self._chosen(row, scores))
+        except Exception as error:  # noqa: BLE001 - torch and tokenizers raise anything
+            row.failure = error
+            return ""
 
     def _chosen(self, row: Row, scores: Any) -> int:
         if row.sampler.is_greedy:

@@ -155,7 +155,9 @@ class Engine:
     def _tell(self, row: Row, piece: str) -> None:
         if piece:
             self._send(Text(row.id, piece))
-        if row.reason is not None:
+        if row.failure is not None:
+            self._fail(row.id, _known(row.failure))
+        elif row.reason is not None:
             self._send(Done(row.id, row.reason, len(row.answer)))
 
     def _count(self, command: Count) -> None:

@@ -22,7 +22,12 @@ import msgspec
 
 from ... import errors
 from ..._threads import reset_after_fork
-from ...errors import ConfigurationError, LLMError, ProviderConnectionError
+from ...errors import (
+    ConfigurationError,
+    LLMError,
+    ProviderConnectionError,
+    RequestCancelledError,
+)
 from ...redaction import redact
 from .protocol import (
     Cancel,
@@ -49,6 +54,7 @@ _KEPT_LINES = 20
 _ENDS_WITHIN_S = 2.0
 
 Asking = Generate | Count | Embed
+_abandoned: list[subprocess.Popen[bytes]] = []
 
 
 class Channel:
@@ -172,19 +178,17 @@ class Worker:
     def end(self) -> None:
         """End the process, at once; its memory is free when this returns.  Blocks shortly."""
         self._unasked = False
-        self._die(ProviderConnectionError("the worker was ended", code="worker_ended"))
+        self._die(RequestCancelledError("the model was unloaded", code="model_unloaded"))
         self._outbox.put(None)
         with contextlib.suppress(OSError):
             self._process.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_ENDS_WITHIN_S)
 
-    def why_it_ended(self) -> ProviderConnectionError:
+    def why_it_ended(self) -> LLMError:
         """The error of its end, as an object of its own for each who gets it."""
         known = self._ended or ProviderConnectionError("the worker process runs")
-        return ProviderConnectionError(
-            known.message, code=known.code, hint=known.hint, original=known.original
-        )
+        return type(known)(known.message, code=known.code, hint=known.hint, original=known.original)
 
     # ---- requests --------------------------------------------------------------------------------
 
@@ -286,11 +290,22 @@ class Worker:
             channel.put(self.why_it_ended())
 
     def _after_fork(self) -> None:
-        """The process belongs to the parent; the child must neither use nor end it."""
+        """The process belongs to the parent; the child must neither use nor end it.
+
+        Nor may it keep the pipes open: their end tells the worker that the app has gone.
+        """
         self._lock = threading.Lock()
         self._channels = {}
         self._unasked = False
         self._ended = ProviderConnectionError("the worker belongs to the parent process")
+        # Never collected: other threads of the parent may have held the locks of the pipes.
+        _abandoned.append(self._process)
+        self._process.returncode = 0
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
+            if pipe is not None and not pipe.closed:
+                os.dup2(nothing, pipe.fileno(), inheritable=False)
+        os.close(nothing)
 
 
 def _thread(work: Callable[[], None]) -> threading.Thread:

@@ -7,9 +7,10 @@ under the id that the request carried; what has no id is about the worker itself
 from __future__ import annotations
 
 import struct
-from typing import IO, Any, TypeAlias, TypeVar
+from typing import IO, Annotated, Any, TypeAlias, TypeVar
 
 import msgspec
+from msgspec import Meta
 
 from .settings import LoadSettings
 
@@ -20,7 +21,7 @@ MESSAGE_LIMIT_BYTES = 256 * 1024 * 1024
 
 
 class Sampling(msgspec.Struct, frozen=True, kw_only=True):
-    """How tokens are chosen; None leaves it to the model's own settings.
+    """How tokens are chosen; None leaves it to the model's own settings, else to transformers'.
 
     Attributes:
         max_tokens: None: as many as the context window has room for.
@@ -30,9 +31,9 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
     max_tokens: int | None = None
     temperature: float | None = None
     top_p: float | None = None
-    top_k: int | None = None
-    min_p: float | None = None
-    repetition_penalty: float | None = None
+    top_k: Annotated[int, Meta(ge=0)] | None = None
+    min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    repetition_penalty: Annotated[float, Meta(gt=0)] | None = None
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
     seed: int | None = None

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing, suppress
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -24,15 +24,15 @@ from ...events import ModelLoaded, ModelLoadProgress, ModelUnloaded
 from ...messages import Delta, LLMModelInfo, LLMRequest, Timeouts
 from ...policy.deadline import LOCAL_TIMEOUTS
 from ...provider import BaseLLMProvider
-from ...shared import SharedCall
 from ...supervisor import LOCAL_BACKOFF
 from . import answers
 from .cache import CachedModel, ClearedCache, ModelCache, ProgressCallback
 from .facts import described
 from .names import model_folder
 from .process import Worker
-from .protocol import Count, Counted, Load, Progress
-from .settings import LoadSettings, load_settings
+from .protocol import Count, Counted, Load, Loaded, Progress
+from .settings import load_settings
+from .workers import Workers
 
 _PACKAGES = ("torch", "transformers")
 # Progress is for eyes: a big model has hundreds of weights.
@@ -95,7 +95,7 @@ class HuggingFaceProvider(BaseLLMProvider):
         for name, value in (("max_loaded_models", max_loaded_models), ("max_batch", max_batch)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise InvalidParameterError(f"{name} must be a whole number from 1, got {value!r}")
-        self._load_with: dict[str, Any] = {
+        given: dict[str, Any] = {
             "revision": revision, "device": device, "dtype": dtype, "quantization": quantization,
             "load_in_8bit": load_in_8bit, "load_in_4bit": load_in_4bit, "threads": threads,
             "attn_implementation": attn_implementation, "trust_remote_code": trust_remote_code,
@@ -103,19 +103,25 @@ class HuggingFaceProvider(BaseLLMProvider):
             "check_memory": check_memory,
             "cache_folder": None if cache_folder is None else os.fspath(cache_folder),
         }  # fmt: skip
+        self._load_with = {name: value for name, value in given.items() if value is not None}
         load_settings("any", self._load_with)  # a mistake is told now, not by the first request
         common.setdefault("name", "Hugging Face")
         super().__init__(**common)
         self.cache = ModelCache(cache_folder, provider_id=self.id)
         self._offered = tuple(models)
-        self._max_loaded = max_loaded_models
         self._max_batch = max_batch
-        self._threads = threads or max((os.cpu_count() or 2) // 2, 1)
+        self._threads = threads or max(_usable_cores() // 2, 1)
         self._command = worker_command
         self._loop: asyncio.AbstractEventLoop | None = None
         self._told = ("", "", 0.0)
-        self._spare: Worker | None = None
-        self._loaded: dict[str, _Slot] = {}
+        self._workers = Workers(
+            self._start,
+            files=self._files_of,
+            command=self._load_command,
+            max_loaded=max_loaded_models,
+            on_loaded=self._was_loaded,
+            on_unloaded=self._was_unloaded,
+        )
         reset_after_fork(self)
 
     # ---- models ----------------------------------------------------------------------------------
@@ -129,8 +135,8 @@ class HuggingFaceProvider(BaseLLMProvider):
             ModelNotFoundError: it is not on this machine and cannot be fetched, or is no model.
             ConfigurationError: it does not fit into memory, or the settings cannot work.
         """
-        async with self._connection.request():
-            await self._slot(model).ready.join()
+        async with self._connection.request(), self._workers.holding(model):
+            pass
 
     async def unload_model(self, model: str) -> None:
         """Give back the memory that a model takes; its running requests are broken off.
@@ -138,15 +144,12 @@ class HuggingFaceProvider(BaseLLMProvider):
         Raises:
             ModelNotFoundError: it is not loaded.
         """
-        slot = self._loaded.get(model)
-        if slot is None:
-            raise ModelNotFoundError(f"the model {model!r} is not loaded", provider_id=self.id)
-        await self._unload(slot)
+        await self._workers.unload(model)
 
     @property
     def loaded_models(self) -> tuple[str, ...]:
         """The models that are in memory."""
-        return tuple(name for name, slot in self._loaded.items() if slot.worker is not None)
+        return self._workers.loaded
 
     async def list_cached_models(self) -> tuple[CachedModel, ...]:
         """The models on this machine's disk, with size and last use; see `ModelCache`."""
@@ -178,26 +181,18 @@ class HuggingFaceProvider(BaseLLMProvider):
 
     async def _open(self) -> None:
         missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
-        if missing:
+        if missing and self._command is None:  # a command may run another Python
             raise DependencyMissingError(
                 f"the package {missing[0]} is not installed", extra="huggingface"
             )
         self._loop = asyncio.get_running_loop()
-        await self._ready_worker()
+        await self._workers.ready()
 
     async def _close(self) -> None:
-        slots, self._loaded = list(self._loaded.values()), {}
-        spare, self._spare = self._spare, None
-        for slot in slots:
-            await slot.ready.cancel()
-        ending = [slot.worker for slot in slots] + [spare]
-        await asyncio.gather(
-            *(asyncio.to_thread(worker.end) for worker in ending if worker is not None)
-        )
+        await self._workers.close()
 
     async def _probe(self) -> bool | None:
-        if not any(worker.alive for worker in self._workers()):
-            await self._ready_worker()
+        await self._workers.ready()
         return await super()._probe()
 
     async def _list_models(self) -> Sequence[LLMModelInfo]:
@@ -221,7 +216,7 @@ class HuggingFaceProvider(BaseLLMProvider):
         return await asyncio.to_thread(look)
 
     async def _count_tokens(self, request: LLMRequest) -> int | None:
-        async with self._worker(request.model) as worker:
+        async with self._workers.holding(request.model) as worker:
             reports = worker.ask(Count(request.id, answers.prompt(request)))
             async with aclosing(reports) as told:
                 async for report in told:
@@ -234,7 +229,7 @@ class HuggingFaceProvider(BaseLLMProvider):
         command = answers.embedding(request) if embeds else answers.generation(request)
         await self._check_model(request)
         async with (
-            self._worker(request.model) as worker,
+            self._workers.holding(request.model) as worker,
             aclosing(worker.ask(command)) as reports,
             aclosing(answers.answer(request, reports)) as deltas,
         ):
@@ -259,47 +254,6 @@ class HuggingFaceProvider(BaseLLMProvider):
 
     # ---- workers ---------------------------------------------------------------------------------
 
-    @asynccontextmanager
-    async def _worker(self, model: str) -> AsyncIterator[Worker]:
-        """The worker that has ``model`` loaded; it is not unloaded while it is used."""
-        slot = self._slot(model)
-        slot.users += 1
-        slot.used_s = monotonic()
-        try:
-            yield await slot.ready.join()
-        finally:
-            slot.users -= 1
-            slot.used_s = monotonic()
-
-    def _slot(self, model: str) -> _Slot:
-        known = self._loaded.get(model)
-        if known is None:
-            known = self._loaded[model] = _Slot(model, self._load)
-        return known
-
-    async def _load(self, slot: _Slot) -> Worker:
-        """A worker with the model in memory; the same one if there is one."""
-        if slot.worker is not None and slot.worker.alive:
-            return slot.worker
-        slot.worker = None
-        folder = await self._files_of(slot.model)
-        await self._make_room(slot)
-        worker = await self._ready_worker()
-        self._spare = None
-        worker.model = slot.model
-        try:
-            command = Load(str(folder), self._settings(slot.model), self._max_batch)
-            loaded = await worker.load(command)
-        except BaseException:
-            # A load cannot be stopped, and a worker that failed may still hold memory.
-            await asyncio.shield(asyncio.to_thread(worker.end))
-            raise
-        slot.worker = worker
-        self._progress(slot.model, Progress("loaded", 1.0))
-        self.publish(ModelLoaded(provider_id=self.id, model=slot.model))
-        self._remember(slot.model, loaded=True, parameters=_written(loaded.parameters))
-        return worker
-
     async def _files_of(self, model: str) -> Path:
         """The folder with the model's files, fetched from the Hub if need be."""
         folder = await asyncio.to_thread(self._folder, model)
@@ -311,40 +265,13 @@ class HuggingFaceProvider(BaseLLMProvider):
                 provider_id=self.id,
                 hint="fetch it with download_model(), or leave local_files_only out",
             )
-        return await self.download_model(model, revision=self._load_with["revision"])
+        return await self.download_model(model, revision=self._load_with.get("revision"))
 
     def _folder(self, model: str) -> Path | None:
-        return model_folder(model) or self.cache.snapshot(model, self._load_with["revision"])
+        return model_folder(model) or self.cache.snapshot(model, self._load_with.get("revision"))
 
-    async def _make_room(self, slot: _Slot) -> None:
-        """Unload what has not been used for longest, as long as too much is loaded."""
-        others = [s for s in self._loaded.values() if s.worker is not None and s is not slot]
-        others.sort(key=lambda other: other.used_s)
-        surplus = len(others) + 1 - self._max_loaded
-        for other in [s for s in others if not s.users][: max(surplus, 0)]:
-            await self._unload(other)
-
-    async def _unload(self, slot: _Slot) -> None:
-        self._loaded.pop(slot.model, None)
-        worker, slot.worker = slot.worker, None
-        await slot.ready.cancel()
-        if worker is not None:
-            await asyncio.to_thread(worker.end)
-            self.publish(ModelUnloaded(provider_id=self.id, model=slot.model))
-            self._remember(slot.model, loaded=False)
-
-    async def _ready_worker(self) -> Worker:
-        """A worker with its libraries imported and no model yet."""
-        worker = self._spare
-        if worker is None or not worker.alive:
-            worker = self._spare = await asyncio.to_thread(self._start)
-        try:
-            await worker.greeted()
-        except asyncio.CancelledError:
-            self._spare = None
-            await asyncio.shield(asyncio.to_thread(worker.end))
-            raise
-        return worker
+    def _load_command(self, model: str, folder: Path) -> Load:
+        return Load(str(folder), load_settings(model, self._load_with), self._max_batch)
 
     def _start(self) -> Worker:
         worker: Worker | None = None
@@ -373,26 +300,24 @@ class HuggingFaceProvider(BaseLLMProvider):
 
     def _died(self, worker: Worker) -> None:
         """A worker has ended unasked: say so, even if nobody asks anything of it."""
-        if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._lost, worker)
+        loop = self._loop
+        if loop is not None:
+            with suppress(RuntimeError):  # it is closed: the next request will notice
+                loop.call_soon_threadsafe(self._lost, worker)
 
     def _lost(self, worker: Worker) -> None:
-        if self._spare is worker:
-            self._spare = None
-        for slot in self._loaded.values():
-            if slot.worker is worker:
-                slot.worker = None
-                self.publish(ModelUnloaded(provider_id=self.id, model=slot.model))
-                self._remember(slot.model, loaded=False)
+        self._workers.lost(worker)
         if self.status.usable:
             self._connection.failed(worker.why_it_ended(), self.status.epoch)
 
-    def _workers(self) -> list[Worker]:
-        slots = (slot.worker for slot in self._loaded.values())
-        return [worker for worker in (*slots, self._spare) if worker is not None]
+    def _was_loaded(self, model: str, loaded: Loaded) -> None:
+        self._progress(model, Progress("loaded", 1.0))
+        self.publish(ModelLoaded(provider_id=self.id, model=model))
+        self._remember(model, loaded=True, parameters=_written(loaded.parameters))
 
-    def _settings(self, model: str) -> LoadSettings:
-        return load_settings(model, self._load_with)
+    def _was_unloaded(self, model: str) -> None:
+        self.publish(ModelUnloaded(provider_id=self.id, model=model))
+        self._remember(model, loaded=False)
 
     def _remember(self, model: str, **facts: Any) -> None:
         known = self._catalog.find(model)
@@ -401,7 +326,15 @@ class HuggingFaceProvider(BaseLLMProvider):
 
     def _after_fork(self) -> None:
         """The workers belong to the parent process."""
-        self._spare, self._loaded, self._loop = None, {}, None
+        self._workers.forget()
+        self._loop = None
+
+
+def _usable_cores() -> int:
+    """How many cores this process may use, which may be less than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 2
 
 
 def _written(parameters: int) -> str:
@@ -410,14 +343,3 @@ def _written(parameters: int) -> str:
         if parameters >= size:
             return f"{parameters / size:.3g}{unit}"
     return str(parameters)
-
-
-class _Slot:
-    """One model that is loaded, or being loaded."""
-
-    def __init__(self, model: str, load: Callable[[_Slot], Coroutine[Any, Any, Worker]]) -> None:
-        self.model = model
-        self.ready: SharedCall[Worker] = SharedCall(lambda: load(self))
-        self.worker: Worker | None = None
-        self.users = 0
-        self.used_s = monotonic()

@@ -6,6 +6,11 @@ from typing import Any
 
 from .protocol import Sampling
 
+# What transformers takes if neither request nor model says anything.
+_USUAL_TOP_K = 50
+# Below it all but the likeliest token have no chance, and dividing by it is not safe.
+_LEAST_TEMPERATURE = 1e-4
+
 
 class Sampler:
     """Chooses the tokens of one answer.
@@ -29,9 +34,10 @@ class Sampler:
             temperature = (getattr(defaults, "temperature", None) or 1.0) if samples else 0.0
             if not samples and (wanted.top_p is not None or wanted.top_k is not None):
                 temperature = 1.0
-        self._temperature = float(temperature)
+        self._temperature = float(temperature) if temperature >= _LEAST_TEMPERATURE else 0.0
         self._top_p = chosen("top_p") or 1.0
-        self._top_k = int(chosen("top_k") or 0)
+        top_k = chosen("top_k")
+        self._top_k = _USUAL_TOP_K if top_k is None else int(top_k)
         self._min_p = chosen("min_p") or 0.0
         self._repetition = chosen("repetition_penalty") or 1.0
         self._presence = wanted.presence_penalty or 0.0

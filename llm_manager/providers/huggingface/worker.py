@@ -62,8 +62,13 @@ def _own_pipes() -> tuple[BinaryIO, BinaryIO]:
 def _listen(source: BinaryIO, commands: queue.SimpleQueue[Command]) -> None:
     """Pass on what the app says.  Its silence for good ends the process at once."""
     decoder = msgspec.msgpack.Decoder(Command)
-    while (command := read_message(source, decoder)) is not None:
-        commands.put(command)
+    try:
+        while (command := read_message(source, decoder)) is not None:
+            commands.put(command)
+    except (ValueError, msgspec.MsgspecError) as error:
+        sys.stderr.write(f"the app cannot be understood: {error}\n")
+        sys.stderr.flush()
+        os._exit(1)
     os._exit(0)
 
 
