@@ -107,18 +107,28 @@ _WHERE = {
         "ProviderNotFoundError",
         "DependencyMissingError",
         "RequestCancelledError",
+        "ToolRoundsExceededError",
     ),
+    "media.factory": ("MediaFactory", "MediaLimits"),
+    "media.inputs": ("ImageInput", "DocumentInput", "TextInput", "TabularInput"),
+    "portability.conversion": ("portable",),
+    "portability.report": ("portability_report", "PortabilityReport", "PortabilityItem"),
     "policy": ("Stage",),
     "policy.retry": ("RetryPolicy",),
     "policy.deadline": ("DeadlinePolicy",),
+    "policy.structured": ("StructuredOutput",),
     "providers.echo": ("EchoProvider", "EchoAnswer"),
+    "providers.anthropic": ("AnthropicProvider",),
     "providers.ollama": ("OllamaProvider",),
     "providers.compatible": ("OpenAICompatibleProvider", "GroqProvider"),
     "providers.http": ("HttpProvider",),
     "providers.rows": ("Row",),
+    "schemas": ("strict_schema", "is_strict"),
+    "tools": ("run_tools", "Tool", "ToolRun", "ToolCallRecord", "ToolCallRequest"),
     "wire": ("Codec", "Decoder"),
     "wire.openai_request": ("ChatDialect",),
     "providers.litellm": ("LiteLLMProvider",),
+    "providers.huggingface": ("HuggingFaceProvider",),
 }
 _MODULE_OF = {name: module for module, names in _WHERE.items() for name in names}
 
@@ -152,6 +162,7 @@ if TYPE_CHECKING:
     from .errors import RequestCancelledError as RequestCancelledError
     from .errors import RequestTimeoutError as RequestTimeoutError
     from .errors import StreamInterruptedError as StreamInterruptedError
+    from .errors import ToolRoundsExceededError as ToolRoundsExceededError
     from .errors import UnsupportedFeatureError as UnsupportedFeatureError
     from .events import ActiveProviderChanged as ActiveProviderChanged
     from .events import ErrorOccurred as ErrorOccurred
@@ -173,6 +184,12 @@ if TYPE_CHECKING:
     from .manager import LLMProviderManager as LLMProviderManager
     from .manager import ManagerSnapshot as ManagerSnapshot
     from .manager import ProviderSnapshot as ProviderSnapshot
+    from .media.factory import MediaFactory as MediaFactory
+    from .media.factory import MediaLimits as MediaLimits
+    from .media.inputs import DocumentInput as DocumentInput
+    from .media.inputs import ImageInput as ImageInput
+    from .media.inputs import TabularInput as TabularInput
+    from .media.inputs import TextInput as TextInput
     from .messages import CapabilityFact as CapabilityFact
     from .messages import Delta as Delta
     from .messages import FilePart as FilePart
@@ -207,12 +224,19 @@ if TYPE_CHECKING:
     from .policy import Stage as Stage
     from .policy.deadline import DeadlinePolicy as DeadlinePolicy
     from .policy.retry import RetryPolicy as RetryPolicy
+    from .policy.structured import StructuredOutput as StructuredOutput
+    from .portability.conversion import portable as portable
+    from .portability.report import PortabilityItem as PortabilityItem
+    from .portability.report import PortabilityReport as PortabilityReport
+    from .portability.report import portability_report as portability_report
     from .provider import BaseLLMProvider as BaseLLMProvider
+    from .providers.anthropic import AnthropicProvider as AnthropicProvider
     from .providers.compatible import GroqProvider as GroqProvider
     from .providers.compatible import OpenAICompatibleProvider as OpenAICompatibleProvider
     from .providers.echo import EchoAnswer as EchoAnswer
     from .providers.echo import EchoProvider as EchoProvider
     from .providers.http import HttpProvider as HttpProvider
+    from .providers.huggingface import HuggingFaceProvider as HuggingFaceProvider
     from .providers.litellm import LiteLLMProvider as LiteLLMProvider
     from .providers.ollama import OllamaProvider as OllamaProvider
     from .providers.rows import Row as Row
@@ -220,12 +244,19 @@ if TYPE_CHECKING:
     from .registry import kinds as kinds
     from .registry import register_provider as register_provider
     from .registry import unregister_kind as unregister_kind
+    from .schemas import is_strict as is_strict
+    from .schemas import strict_schema as strict_schema
     from .status import ErrorInfo as ErrorInfo
     from .status import LLMProviderStatus as LLMProviderStatus
     from .status import ProviderStatus as ProviderStatus
     from .status import Reason as Reason
     from .stream import LLMStream as LLMStream
     from .supervisor import Backoff as Backoff
+    from .tools import Tool as Tool
+    from .tools import ToolCallRecord as ToolCallRecord
+    from .tools import ToolCallRequest as ToolCallRequest
+    from .tools import ToolRun as ToolRun
+    from .tools import run_tools as run_tools
     from .wire import Codec as Codec
     from .wire import Decoder as Decoder
     from .wire.openai_request import ChatDialect as ChatDialect

@@ -6,22 +6,26 @@ and not a strange failure of the HTTP library later.
 
 from __future__ import annotations
 
+import inspect
 import ipaddress
 import logging
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import TypeAlias
 from urllib.parse import urlsplit
 
-from .errors import AuthenticationError, ConfigurationError, InvalidParameterError
+from .errors import AuthenticationError, ConfigurationError, InvalidParameterError, LLMError
 from .redaction import MASK, redact
 
 log = logging.getLogger("llm_manager.config")
 
-KeySource: TypeAlias = "str | Secret | Callable[[], str] | None"
-"""An API key, or a function that is asked for it at every request (a keyring, a rotated token)."""
+KeySource: TypeAlias = "str | Secret | Callable[[], str | Awaitable[str]] | None"
+"""An API key, or a function that is asked for it at every request (a keyring, a rotated token).
+
+Providers that send through an official SDK also take a coroutine function.
+"""
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -79,7 +83,8 @@ class ApiKey:
         self._withheld = tuple(withheld)
         if isinstance(source, Secret):
             source = source.reveal()
-        self._source: Callable[[], str] | Secret | None = None
+        self._source: Callable[[], str | Awaitable[str]] | Secret | None = None
+        self._latest: Secret | None = None
         if isinstance(source, str):
             self._source = Secret(check_key(source, "api_key"))
         elif source is not None:
@@ -96,16 +101,57 @@ class ApiKey:
         found = next((v for v in self.variables if os.environ.get(v)), None)
         return f"environment {found}" if found else "missing" if self.required else "none needed"
 
+    @property
+    def known(self) -> tuple[str, ...]:
+        """What must not appear in any error: the key, as far as it is known without asking."""
+        if self._source is None:
+            return tuple(value for v in self.variables if (value := os.environ.get(v)))
+        known = self._source if isinstance(self._source, Secret) else self._latest
+        return () if known is None else (known.reveal(),)
+
+    async def ask(self) -> str | None:
+        """As `resolve`, but the function that returns the key may be a coroutine function.
+
+        Raises:
+            AuthenticationError: as `resolve`, or the function fails.
+        """
+        if self._source is None or isinstance(self._source, Secret):
+            return self.resolve()
+        try:
+            answer = self._source()
+            key = await answer if inspect.isawaitable(answer) else answer
+        except LLMError:
+            raise
+        except Exception as error:  # noqa: BLE001 - it is the caller's code
+            kind = f"{type(error).__module__}.{type(error).__qualname__}"
+            original = f"{kind}: {redact(str(error), self.known)}"
+        else:
+            self._latest = Secret(check_key(key, "the key function's result"))
+            return self._latest.reveal()
+        raise AuthenticationError(
+            f"the key function fails: {original}", code="auth_missing", original=original
+        )
+
     def resolve(self) -> str | None:
         """The key to send now, or None if none is needed.
 
         Raises:
             AuthenticationError: it is required and missing, or cannot be sent in a header.
+            ConfigurationError: the function that returns it is a coroutine function.
         """
         if isinstance(self._source, Secret):
             return self._source.reveal()
         if self._source is not None:
-            return check_key(self._source(), "the key function's result")
+            answer = self._source()
+            if inspect.iscoroutine(answer):
+                answer.close()
+                raise ConfigurationError(
+                    "the key function is a coroutine function, which this kind of provider "
+                    "cannot wait for",
+                    hint="pass a plain function",
+                )
+            self._latest = Secret(check_key(answer, "the key function's result"))
+            return self._latest.reveal()
         for variable in self.variables:
             if value := os.environ.get(variable):
                 return check_key(value, variable)

@@ -89,7 +89,7 @@ class Connection:
         self._probe_provider = probe
         self._probe_timeout_s = probe_timeout_s
         self._opened = False
-        self._closing = False
+        self._closing = self._tries_unseen = False
         self._opening: SharedCall[None] = SharedCall(self._open)
         self._attempt: SharedCall[None] = SharedCall(self._try_once)
         self._trial: SharedCall[None] = SharedCall(self._try_unseen)
@@ -335,6 +335,8 @@ class Connection:
     async def _open(self) -> None:
         """Open the provider once; a failure is judged, what is half open is closed."""
         await self._stopping.settled()
+        while self._tries_unseen and self._trial.running:
+            await self._trial.settled()
         self._refuse_if_closed()
         if self.status in (S.DISCONNECTED, S.FAILED):
             self._begin(Reason.STARTUP if self.status is S.DISCONNECTED else Reason.USER)
@@ -395,10 +397,13 @@ class Connection:
 
     async def _try_unseen(self) -> None:
         """Probe a provider that is not connected, and leave its status as it is."""
-        await self._opening.settled()
+        while self._opening.running:
+            await self._opening.settled()
         if self._opened:
             await self._probe()
             return
+        # From here on, whoever wants to open waits: two that open would each forget the other's.
+        self._tries_unseen = True
         try:
             await self._open_provider()
             await self._probe()
@@ -407,7 +412,10 @@ class Connection:
         except Exception as error:
             raise as_llm_error(error) from error
         finally:
-            await self._undo_open()
+            try:
+                await self._undo_open()
+            finally:
+                self._tries_unseen = False
 
     async def _probe(self) -> bool | None:
         provider_id = self._machine.state.provider_id

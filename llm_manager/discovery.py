@@ -10,7 +10,6 @@ import asyncio
 import logging
 import os
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
@@ -18,10 +17,11 @@ import msgspec
 from .config import ApiKey, is_loopback
 from .errors import ConfigurationError, LLMError
 from .messages import Data
+from .providers.huggingface.disk import usual_folder
 from .providers.ollama import DEFAULT_BASE_URL as OLLAMA_URL
 from .providers.ollama import base_url_of_host
 from .providers.rows import ROWS, Row
-from .registry import kinds
+from .registry import is_installed
 from .transport.http import HttpTransport
 
 log = logging.getLogger("llm_manager.discovery")
@@ -36,7 +36,7 @@ class Discovered(Data, frozen=True, kw_only=True):
         settings: for ``manager.register_provider(found.kind, **found.settings)``.
         source: ``environment``, ``server`` or ``cache``.
         models: ids of models, as far as looking showed them.
-        available: whether this version has such a kind of provider.
+        available: whether the libraries are installed that this kind of provider needs.
     """
 
     kind: str
@@ -67,7 +67,6 @@ def key_variables() -> dict[str, tuple[str, ...]]:
 
 
 def _keys() -> Iterable[Discovered]:
-    known = kinds()
     for kind, variables in key_variables().items():
         row = ROWS.get(kind)
         if row is not None and not row.key_required:
@@ -78,7 +77,7 @@ def _keys() -> Iterable[Discovered]:
         except LLMError:
             continue  # missing, or unusable; `llm-manager doctor` says which
         yield Discovered(
-            kind=kind, origin=key.origin, source="environment", available=kind in known
+            kind=kind, origin=key.origin, source="environment", available=is_installed(kind)
         )
 
 
@@ -145,8 +144,7 @@ async def _asked(base_url: str, path: str, timeout_s: float) -> Any:
 
 def _hugging_face_cache() -> Discovered | None:
     """Models in the cache folder of the Hugging Face libraries, found by their folders' names."""
-    home = os.environ.get("HF_HOME", os.path.join(os.path.expanduser("~"), ".cache", "huggingface"))
-    folder = Path(os.environ.get("HF_HUB_CACHE", os.path.join(home, "hub")))
+    folder = usual_folder()
     try:
         names = sorted(p.name for p in folder.iterdir() if p.name.startswith("models--"))
     except OSError:
@@ -158,7 +156,7 @@ def _hugging_face_cache() -> Discovered | None:
         origin=f"cache in {folder}",
         source="cache",
         models=tuple(n.removeprefix("models--").replace("--", "/") for n in names),
-        available="huggingface" in kinds(),
+        available=is_installed("huggingface"),
     )
 
 

@@ -23,7 +23,8 @@
     ├── ConfigurationError               settings that cannot work, found before sending
     ├── ProviderNotFoundError            no provider is registered under that id
     ├── DependencyMissingError           an optional package is not installed
-    └── RequestCancelledError            ended by `LLMStream.cancel` or a shutdown
+    ├── RequestCancelledError            ended by `LLMStream.cancel` or a shutdown
+    └── ToolRoundsExceededError          a model asked for tools again and again
 
 Errors are plain data: they can be pickled, and they hold neither keys nor live HTTP objects.
 That is why a vendor library's exception is kept as text in ``original`` and never as
@@ -33,12 +34,14 @@ That is why a vendor library's exception is kept as text in ``original`` and nev
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from .redaction import redact
 
 if TYPE_CHECKING:
     from .messages import LLMResponse
+    from .tools import ToolRun
 
 
 class LLMError(Exception):
@@ -56,10 +59,12 @@ class LLMError(Exception):
         original: ``"module.Type: text"`` of the library error behind it, secrets masked, or None.
         hint: what to do about it, one sentence, or None.
         partial: what had arrived of the answer, or None if nothing had.
+        tool_run: the conversation and the calls so far, if `run_tools` was broken off; else None.
     """
 
     code: str = "llm_error"
     retryable: bool = False
+    tool_run: ToolRun | None = None
     default_hint: ClassVar[str | None] = None
 
     def __init__(
@@ -110,6 +115,16 @@ class LLMError(Exception):
         if self.request_id is None:
             self.request_id = request_id
         return self
+
+    def mask(self, secrets: Iterable[str]) -> None:
+        """Take ``secrets``, and whatever looks like a key, out of all texts."""
+        known = tuple(secrets)
+        self.message = redact(self.message, known)
+        self.args = (self.message,)
+        for name in ("hint", "original", "provider_code", "provider_request_id"):
+            text = getattr(self, name)
+            if text is not None:
+                setattr(self, name, redact(text, known))
 
 
 def _sensible(wait_s: float | None) -> float | None:
@@ -277,6 +292,13 @@ class RequestCancelledError(LLMError):
     """The request was ended on purpose: `LLMStream.cancel`, a shutdown, or an early exit."""
 
     code = "cancelled"
+
+
+class ToolRoundsExceededError(LLMError):
+    """A model still asked for tools in the last answer it was allowed; see ``tool_run``."""
+
+    code = "tool_rounds_exceeded"
+    default_hint = "go on from tool_run.messages, or raise max_rounds"
 
 
 def as_llm_error(error: Exception) -> LLMError:

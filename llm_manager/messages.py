@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import reduce
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar, get_args
 
 import msgspec
 
 from .errors import InvalidParameterError, InvalidResponseError
-from .schemas import parsed, schema_of
+from .schemas import described, parsed, schema_of
 
 Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
 FinishReason: TypeAlias = Literal["stop", "length", "tool_calls", "content_filter", "other"]
@@ -73,6 +73,9 @@ class ImagePart(Data, frozen=True, kw_only=True, tag="image", tag_field="type"):
     def __post_init__(self) -> None:
         _check_source("an image", self.data, self.url, self.media_type)
 
+    def __repr__(self) -> str:
+        return _without_content(self)
+
 
 class FilePart(Data, frozen=True, kw_only=True, tag="file", tag_field="type"):
     """A document: either its bytes with a media type, or a URL.
@@ -91,6 +94,9 @@ class FilePart(Data, frozen=True, kw_only=True, tag="file", tag_field="type"):
 
     def __post_init__(self) -> None:
         _check_source("a file", self.data, self.url, self.media_type)
+
+    def __repr__(self) -> str:
+        return _without_content(self)
 
 
 class OpaquePart(Data, frozen=True, kw_only=True, tag="opaque", tag_field="type"):
@@ -112,6 +118,17 @@ class OpaquePart(Data, frozen=True, kw_only=True, tag="opaque", tag_field="type"
 
 
 Part: TypeAlias = TextPart | ImagePart | FilePart | OpaquePart
+
+
+def _without_content(part: ImagePart | FilePart) -> str:
+    """A part for logs and error messages, which a photograph would fill."""
+    given = {name: getattr(part, name) for name in part.__struct_fields__}
+    if part.url is not None and part.url.startswith("data:"):
+        given["url"] = f"{part.url[:40]}…"
+    shown = [f"{name}={value!r}" for name, value in given.items() if value and name != "data"]
+    if part.data is not None:
+        shown.insert(0, f"data=<{len(part.data)} bytes>")
+    return f"{type(part).__name__}({', '.join(shown)})"
 
 
 def _check_source(what: str, data: bytes | None, url: str | None, media_type: str | None) -> None:
@@ -356,6 +373,48 @@ class ToolDefinition(Data, frozen=True, kw_only=True):
             raise InvalidParameterError(
                 f"{self.name!r} is no tool name: 1 to 64 letters, digits, '_' or '-'"
             )
+
+    @classmethod
+    def from_function(
+        cls,
+        function: Callable[..., Any],
+        *,
+        name: str | None = None,
+        description: str | None = None,
+    ) -> ToolDefinition:
+        """The definition that the annotations and the docstring of a function make.
+
+        Args:
+            function: a function or a bound method, synchronous or not; see `described`.
+            name: instead of the function's name.
+            description: instead of what its docstring says.
+
+        Raises:
+            InvalidParameterError: a model could not be told how to call it; the text says why.
+        """
+        known = described(function)
+        return cls(
+            name=name or known.name,
+            description=known.description if description is None else description,
+            parameters=known.parameters,
+        )
+
+    @classmethod
+    def from_dict(cls, definition: Mapping[str, Any]) -> ToolDefinition:
+        """A definition in the form of OpenAI (``{"type": "function", "function": {...}}``), of its
+        Responses API (the same without the inner one), of Anthropic (``input_schema``), or ours.
+
+        Raises:
+            InvalidParameterError: a key is missing or unknown, or a value has the wrong type.
+        """
+        inner = definition.get("function", definition)
+        if not isinstance(inner, Mapping):
+            raise InvalidParameterError(f"function must be a dictionary, got {_shown(inner)}")
+        # What only one service knows ("strict", "cache_control") is no part of the definition.
+        given = {k: v for k, v in inner.items() if k not in ("type", "strict", "cache_control")}
+        if "input_schema" in given:
+            given["parameters"] = given.pop("input_schema")
+        return from_mapping(cls, given, "tool")
 
 
 class Timeouts(Data, frozen=True, kw_only=True):

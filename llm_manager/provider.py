@@ -67,6 +67,7 @@ from .messages import (
 from .policy import Stage, chain
 from .policy.deadline import DeadlinePolicy
 from .policy.retry import RetryPolicy
+from .policy.structured import StructuredOutput
 from .status import ErrorInfo, LLMProviderStatus, ProviderStatus
 from .stream import Assembly, LLMStream, StreamCallback
 from .supervisor import Backoff
@@ -151,7 +152,10 @@ class BaseLLMProvider(EventEmitter, Asking):
             self._list_all_models, self, self._machine, max_age_s=self.models_max_age_s
         )
         stages = (DeadlinePolicy(), RetryPolicy()) if policies is None else tuple(policies)
-        self._send_with_policies = chain(stages, self._counted_exchange, self._publish_own)
+        structured = StructuredOutput(self._takes("json_schema"), self._takes("json_object"))
+        self._send_with_policies = chain(
+            (structured, *stages), self._counted_exchange, self._publish_own
+        )
         self._running: dict[str, Assembly] = {}
 
     def __repr__(self) -> str:
@@ -193,6 +197,10 @@ class BaseLLMProvider(EventEmitter, Asking):
         special = {"fim": self.fim_codec, "embed": self.embedding_codec}
         return special.get(request.operation) or self.codec
 
+    def _secrets(self) -> Iterable[str]:
+        """Texts that must not appear in any error, the key above all; the default has none."""
+        return ()
+
     async def _count_tokens(self, request: LLMRequest) -> int | None:
         """How many tokens the prompt has, at no cost; None if the provider cannot tell."""
         return None
@@ -206,17 +214,22 @@ class BaseLLMProvider(EventEmitter, Asking):
             raise _defect(f"{type(self).__name__} defines neither a codec nor _exchange")
         codec = self._codec_for(request)
         decoder = codec.decoder(request)
-        async with aclosing(self._send(codec.encode(request), request)) as pieces:
-            turn_ends_s = monotonic() + _TURN_S
-            async for piece in pieces:
-                for delta in decoder.feed(piece):
-                    yield delta
-                # While data is waiting, reading does not suspend; others want the loop as well.
-                if monotonic() > turn_ends_s:
-                    await asyncio.sleep(0)
-                    turn_ends_s = monotonic() + _TURN_S
-        for delta in decoder.close():
-            yield delta
+        try:
+            async with aclosing(self._send(codec.encode(request), request)) as pieces:
+                turn_ends_s = monotonic() + _TURN_S
+                async for piece in pieces:
+                    for delta in decoder.feed(piece):
+                        yield delta
+                    # While data is waiting, reading does not suspend; others want the loop as well.
+                    if monotonic() > turn_ends_s:
+                        await asyncio.sleep(0)
+                        turn_ends_s = monotonic() + _TURN_S
+            for delta in decoder.close():
+                yield delta
+        except LLMError as error:
+            # A codec knows no key; a server may repeat it in what it says inside an answer.
+            error.mask(self._secrets())
+            raise
 
     # ---- status ----------------------------------------------------------------------------------
 
@@ -511,6 +524,16 @@ class BaseLLMProvider(EventEmitter, Asking):
                     provider_id=self.id,
                     hint=f"it can do: {', '.join(sorted(able))}",
                 )
+
+    def _takes(self, capability: Capability) -> Callable[[LLMRequest], bool]:
+        """Tells of a request whether its model can do this, as far as that is known."""
+
+        def takes(request: LLMRequest) -> bool:
+            known = self._catalog.find(request.model)
+            of_model = None if known is None else known.capabilities
+            return capability in self.capabilities and (of_model is None or capability in of_model)
+
+        return takes
 
     def _stream_for(
         self,

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import ipaddress
-import socket
-
 import pytest
 
 from llm_manager.machine import StatusMachine
+from llm_manager.testing.network import no_real_network
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -17,17 +15,11 @@ def _illegal_transitions_raise():
     StatusMachine.strict = False
 
 
-@pytest.fixture(autouse=True)
-def _only_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="session")
+def _only_this_machine():
     """A test that tries to reach another machine fails at once instead of waiting for a network."""
-    connect = socket.socket.connect
-
-    def guarded(self: socket.socket, address: object) -> None:
-        if isinstance(address, tuple) and not ipaddress.ip_address(address[0]).is_loopback:
-            raise AssertionError(f"a test tried to connect to {address!r}")
-        connect(self, address)
-
-    monkeypatch.setattr(socket.socket, "connect", guarded)
+    with no_real_network():
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -48,6 +48,10 @@ def _ollama(peer: ScriptedPeer) -> None:
         ),
     )  # fmt: skip
     peer.route(
+        "/api/generate", Reply.ndjson([{"response": ")"}, {"done": True, "done_reason": "stop"}])
+    )
+    peer.route("/api/embed", Reply.json({"embeddings": [[0.1, 0.2], [0.3, 0.4]]}))
+    peer.route(
         "/api/pull",
         Reply.ndjson(
             [
@@ -65,6 +69,21 @@ def _openai(peer: ScriptedPeer) -> None:
     end = {"id": "1", "model": "small", "choices": [last]}
     peer.route("/v1/models", Reply.json({"data": [{"id": "small"}]}))
     peer.route("/v1/chat/completions", Reply.sse([chunk, end, "[DONE]"]))
+    peer.route("/infill", Reply.sse([{"content": "a + b"}, {"stop": True, "stop_type": "eos"}]))
+    vectors = [{"index": i, "embedding": [0.1, 0.2]} for i in range(2)]
+    peer.route("/v1/embeddings", Reply.json({"model": "small", "data": vectors}))
+
+
+def _anthropic(peer: ScriptedPeer) -> None:
+    blocks = [
+        {"type": "thinking", "thinking": "Penguins swim.", "signature": "c2ln"},
+        {"type": "text", "text": "No."},
+    ]
+    usage = {"input_tokens": 5, "cache_read_input_tokens": 900, "output_tokens": 2}
+    message = {"id": "msg_1", "model": "claude", "content": blocks, "stop_reason": "end_turn"}
+    peer.route("/v1/models", Reply.json({"data": [{"id": "claude-opus-4-6"}]}))
+    peer.route("/v1/messages", Reply.json({**message, "usage": usage}))
+    peer.route("/v1/messages/count_tokens", Reply.json({"input_tokens": 17}))
 
 
 def _blocks():
@@ -77,9 +96,12 @@ def _blocks():
 
 @pytest.mark.parametrize(("source", "page", "line"), list(_blocks()))
 async def test_a_block_of_the_documentation_runs(source, page, line, monkeypatch, capsys) -> None:
-    async with ScriptedPeer() as openai, ScriptedPeer() as ollama:
+    async with ScriptedPeer() as openai, ScriptedPeer() as ollama, ScriptedPeer() as anthropic:
         _openai(openai)
         _ollama(ollama)
+        _anthropic(anthropic)
+        monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-documentation")
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", anthropic.base_url)
         monkeypatch.setenv("OLLAMA_HOST", ollama.base_url)
         monkeypatch.setenv("GROQ_API_KEY", "gsk_documentation")
         source = source.replace(SERVERS[0], f"{openai.base_url}/v1")

@@ -10,7 +10,7 @@ from typing import get_args, get_type_hints
 
 import pytest
 
-from llm_manager import EchoAnswer, LLMRequestOptions, LLMStreamEvent, ProviderStatus, Reason
+from llm_manager import EchoAnswer, LLMRequestOptions, LLMStreamEvent, ProviderStatus, Reason, Row
 from llm_manager import events as events_module
 from llm_manager.cli.arguments import COMMANDS, _parser
 from llm_manager.errors import LLMError
@@ -202,6 +202,16 @@ def test_the_table_of_services_has_each_row_of_the_code_in_order() -> None:
     written = [f"| {' | '.join(row.values())} |" for row in rows]
     # What pytest shows when they differ can be pasted into the page.
     assert "\n".join(written) == "\n".join(map(_as_row, ROWS))
+
+
+def test_the_table_of_row_fields_has_each_of_them_once() -> None:
+    fields = column(table("providers.md", "field of a row", "meaning"), "field of a row")
+    assert sorted([*fields, "id"]) == sorted(Row.__struct_fields__)
+
+
+def test_the_table_of_who_fills_in_the_middle_is_complete() -> None:
+    kinds = column(table("fim.md", "kind", "asks at"), "kind")
+    assert sorted(kinds) == sorted(["ollama", *(row.id for row in ROWS if row.fim)])
 
 
 def test_the_tables_about_testing_have_each_field() -> None:

@@ -71,6 +71,16 @@ def test_a_provider_of_ones_own_has_status_errors_and_answers() -> None:
     )
 
 
+def test_a_dialect_of_ones_own_is_a_provider_in_one_file() -> None:
+    in_order(output_of("example_provider.py"), "connected ['polly']", "Pretty Polly!")
+
+
+def test_the_provider_in_one_file_passes_the_conformance_kit() -> None:
+    output = output_of("test_example_provider.py")
+    assert "passed" in output
+    assert "failed" not in output
+
+
 def test_retries_are_visible_and_a_wait_that_is_too_long_is_an_error() -> None:
     in_order(
         output_of("visible_retry.py"),
@@ -79,6 +89,21 @@ def test_retries_are_visible_and_a_wait_that_is_too_long_is_an_error() -> None:
         "Here I am.",
         "answered at attempt 3",
         "no answer: used up for today, come back in 3600 s",
+    )
+
+
+def test_a_model_mends_its_arguments_and_is_refused_what_the_user_does_not_allow() -> None:
+    in_order(
+        output_of("tool_loop.py"),
+        "? show {}: yes",
+        "? clear {}: no",
+        "clear: denied: Error: the user did not allow this call",
+        "show: ok: [{",
+        'add: invalid_arguments: Error: arguments.item.count: expected integer, got "two"',
+        "add: ok: now there are 2 lines",
+        "I have added milk.",
+        "4 answers, 4 calls, 9 messages",
+        "Item(name='milk', count=2)",
     )
 
 

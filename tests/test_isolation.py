@@ -31,7 +31,8 @@ async def main():
         listed = {{"object": "list", "data": [{{"id": "m"}}], "models": [], "has_more": False}}
         for path in ("/models", "/v1/models?limit=1000", "/v1/models", "/api/tags", "/api/ps"):
             peer.route(path, Reply.json(listed))
-        provider = manager.register_provider({kind!r}, base_url=peer.base_url, api_key="key-0123456789")
+        key = "key-0123456789"
+        provider = manager.register_provider({kind!r}, base_url=peer.base_url, api_key=key)
         await provider.connect()
         assert provider.usable, provider.status
         print(json.dumps(sorted(sys.modules)))

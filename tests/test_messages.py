@@ -314,3 +314,11 @@ def test_a_missing_package_names_the_extra_to_install() -> None:
     assert "install the extra 'openai'" in str(error)
     assert isinstance(error, ImportError)
     assert pickle.loads(pickle.dumps(error)).extra == "openai"
+
+
+@pytest.mark.parametrize("kind", [ImagePart, FilePart])
+def test_what_a_part_holds_does_not_fill_a_log(kind: type[ImagePart] | type[FilePart]) -> None:
+    held = kind(data=b"x" * 3_000_000, media_type="image/png")
+    assert "data=<3000000 bytes>, media_type='image/png'" in repr(LLMMessage.user("what?", held))
+    linked = kind(url="data:image/png;base64," + "A" * 1_000_000)
+    assert len(repr(linked)) < 100

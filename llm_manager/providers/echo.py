@@ -25,9 +25,11 @@ from ..messages import (
     MetaDelta,
     ReasoningDelta,
     TextDelta,
+    ToolCall,
     ToolCallDelta,
     Usage,
     UsageDelta,
+    VectorsDelta,
 )
 from ..provider import BaseLLMProvider
 
@@ -42,6 +44,8 @@ class EchoAnswer(Data, frozen=True, kw_only=True):
         words_per_s: speed; None for the provider's.
         tool: name of a tool to call instead of answering with text.
         arguments: what to call it with.
+        calls: several tools to call, in place of ``tool``; behind ``text``, if there is some.
+        vectors: the answer to a request for embeddings.
         error: raised after ``after_words`` words.
         after_words: see ``error``.
         hang_after_words: fall silent for ever after so many words.
@@ -53,6 +57,8 @@ class EchoAnswer(Data, frozen=True, kw_only=True):
     words_per_s: float | None = None
     tool: str | None = None
     arguments: dict[str, Any] = msgspec.field(default_factory=dict)
+    calls: tuple[ToolCall, ...] = ()
+    vectors: tuple[list[float], ...] = ()
     error: Any = None
     after_words: int = 0
     hang_after_words: int | None = None
@@ -60,6 +66,14 @@ class EchoAnswer(Data, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.error is not None and not isinstance(self.error, LLMError):
             raise InvalidParameterError(f"error must be an LLMError, got {self.error!r}")
+
+    @property
+    def all_calls(self) -> tuple[ToolCall, ...]:
+        """The tools to call, from ``tool`` or from ``calls``."""
+        if self.tool is None:
+            return self.calls
+        arguments = msgspec.json.encode(self.arguments).decode()
+        return (ToolCall(id="call-1", name=self.tool, arguments_json=arguments),)
 
 
 class EchoProvider(BaseLLMProvider):
@@ -157,20 +171,21 @@ class EchoProvider(BaseLLMProvider):
         self._refuse_while_offline()
         if request.model not in self._models:
             raise ModelNotFoundError(f"there is no model {request.model!r}", http_status=404)
-        plan = self._script.popleft() if self._script else EchoAnswer()
+        plan = self._next_answer(request)
         await asyncio.sleep(plan.delay_s)
         if plan.error is not None and plan.after_words == 0:
             raise copy(plan.error)
         pause_s = 1 / (plan.words_per_s or self._words_per_s)
-        said = plan.text if plan.text is not None else request.messages[-1].text
-        spoken, finish = _spoken(said, request)
+        if request.operation == "embed":
+            yield VectorsDelta(list(plan.vectors))
+            yield FinishDelta("stop", "stop")
+            return
+        calls = plan.all_calls
+        said = "" if calls else _last_text(request)
+        spoken, finish = _spoken(said if plan.text is None else plan.text, request)
         for word in _words(plan.reasoning):
             yield ReasoningDelta(word)
             await asyncio.sleep(pause_s)
-        if plan.tool is not None:
-            arguments = msgspec.json.encode(plan.arguments).decode()
-            yield ToolCallDelta(0, "call-1", plan.tool, arguments)
-            spoken, finish = [], FinishDelta("tool_calls", "tool_calls")
         for count in range(len(spoken) + 1):
             if plan.error is not None and count >= min(plan.after_words, len(spoken)):
                 raise copy(plan.error)
@@ -180,13 +195,23 @@ class EchoProvider(BaseLLMProvider):
             if count < len(spoken):
                 yield TextDelta(spoken[count])
                 await asyncio.sleep(pause_s)
-        yield finish
+        for index, call in enumerate(calls):
+            yield ToolCallDelta(index, call.id, call.name, call.arguments_json)
+        yield FinishDelta("tool_calls", "tool_calls") if calls else finish
         prompt = sum(len(_words(m.text)) for m in request.messages)
         yield UsageDelta(Usage(prompt_tokens=prompt, completion_tokens=len(spoken)))
+
+    def _next_answer(self, request: LLMRequest) -> EchoAnswer:
+        """What to do with ``request``."""
+        return self._script.popleft() if self._script else EchoAnswer()
 
     def _refuse_while_offline(self) -> None:
         if self._outage is not None:
             raise copy(self._outage)
+
+
+def _last_text(request: LLMRequest) -> str:
+    return request.messages[-1].text if request.messages else request.prefix
 
 
 def _words(text: str) -> list[str]:

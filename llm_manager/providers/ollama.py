@@ -17,9 +17,11 @@ import msgspec
 from ..config import check_base_url
 from ..errors import InvalidParameterError, UnsupportedFeatureError
 from ..events import ModelLoaded, ModelLoadProgress, ModelUnloaded
-from ..messages import Delta, LLMModelInfo, LLMRequest
+from ..messages import Capability, Delta, LLMModelInfo, LLMRequest
 from ..wire import ollama_models as wire
 from ..wire.ollama_chat import OllamaChat
+from ..wire.ollama_embed import OllamaEmbed
+from ..wire.ollama_generate import OllamaGenerate
 from .http import HttpProvider
 
 DEFAULT_BASE_URL = "http://127.0.0.1:11434"
@@ -35,7 +37,8 @@ class OllamaProvider(HttpProvider):
     Args:
         base_url: where it listens; default: ``OLLAMA_BASE_URL``, ``OLLAMA_HOST`` in any of the
             forms that Ollama itself takes, else this machine.
-        truncate: let the server drop the oldest messages when the prompt is too long.
+        truncate: let the server drop the oldest messages when the prompt is too long, and the end
+            of a text that is too long to embed.
         context_tokens: context window to load models with; None leaves it to the server, which
             may choose less than the model can.
         keep_alive: how long a model stays in memory after a request, e.g. ``"10m"`` or ``-1``.
@@ -43,9 +46,11 @@ class OllamaProvider(HttpProvider):
     """
 
     kind = "ollama"
-    capabilities = frozenset(
-        {"chat", "completion", "tools", "vision", "reasoning", "json_object", "json_schema"}
-    )
+    capabilities: frozenset[Capability] = frozenset(
+        {"chat", "completion", "tools", "vision", "reasoning", "json_object", "json_schema",
+         "fim", "embeddings"}
+    )  # fmt: skip
+    codec = OllamaChat()
 
     def __init__(
         self,
@@ -58,7 +63,12 @@ class OllamaProvider(HttpProvider):
     ) -> None:
         if context_tokens is not None and not context_tokens > 0:
             raise InvalidParameterError(f"context_tokens must be above 0, got {context_tokens!r}")
-        self.codec = OllamaChat(truncate=truncate, num_ctx=context_tokens, keep_alive=keep_alive)
+        settings: dict[str, Any] = {
+            "truncate": truncate, "num_ctx": context_tokens, "keep_alive": keep_alive,
+        }  # fmt: skip
+        self.codec = OllamaChat(**settings)
+        self.fim_codec = OllamaGenerate(**settings)
+        self.embedding_codec = OllamaEmbed(**settings)
         host = os.environ.get("OLLAMA_HOST")
         super().__init__(
             base_url=base_url,
@@ -187,7 +197,7 @@ class OllamaProvider(HttpProvider):
             UnsupportedFeatureError: reasoning was asked for, and the model cannot.
         """
         effort = request.options.reasoning_effort
-        if effort is None:
+        if effort is None or request.operation in ("fim", "embed"):
             return request
         model = self._catalog.find(request.model) or LLMModelInfo(id=request.model)
         described = await self._describe_model(model)

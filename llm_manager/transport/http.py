@@ -213,14 +213,18 @@ class HttpTransport:
         # Never a local variable: error reporters show those of every frame.
         request.headers.update(self._header_fields(body, extra_headers))
         response = await self._send(held, request, limit_s)
-        if response.is_success:
-            return response
-        raise from_http(
-            response.status_code,
-            await _beginning(response),
-            dict(response.headers),
-            secrets=self._known_secrets(request),
-        )
+        await self._refuse_failure(response)
+        return response
+
+    async def _refuse_failure(self, response: httpx2.Response) -> None:
+        """Raise the error that an answer stands for, unless it is a success."""
+        if not response.is_success:
+            raise from_http(
+                response.status_code,
+                await _beginning(response),
+                dict(response.headers),
+                secrets=self._known_secrets(response.request),
+            )
 
     async def _send(
         self,
@@ -265,7 +269,10 @@ class HttpTransport:
 
     def _header_fields(self, body: bytes | None, extra: Headers) -> Headers:
         content = {} if body is None else {"content-type": "application/json"}
-        fields = {**_ACCEPT_ANYTHING, **content, **extra}
+        return {**_ACCEPT_ANYTHING, **content, **extra, **self._given_headers()}
+
+    def _given_headers(self) -> dict[str, str]:
+        fields: dict[str, str] = {}
         given = self._headers() if callable(self._headers) else self._headers
         for name, value in given.items():
             # Printable ASCII: neither a line break nor anything that the library cannot encode.

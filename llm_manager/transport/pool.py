@@ -24,10 +24,17 @@ Client: TypeAlias = httpx2.AsyncClient
 
 
 def new_client(
-    *, tls: ssl.SSLContext | None, proxy: str | None, layers: int, max_connections: int
+    *,
+    tls: ssl.SSLContext | None,
+    proxy: str | None,
+    layers: int,
+    max_connections: int,
+    network: Network | None = None,
 ) -> tuple[Client, Pool]:
     """A client that takes nothing from the environment, and its pool; see `Pool`."""
-    pool = Pool(tls=tls, proxy=proxy, layers=layers, max_connections=max_connections)
+    pool = Pool(
+        tls=tls, proxy=proxy, layers=layers, max_connections=max_connections, network=network
+    )
     client = httpx2.AsyncClient(
         transport=pool, trust_env=False, follow_redirects=False, timeout=None
     )
@@ -66,12 +73,19 @@ class Pool(httpx2.AsyncBaseTransport):
         layers: how many layers of TLS a connection gets: one for an ``https:`` server, one for an
             ``https:`` proxy.
         max_connections: how many connections may be open at once.
+        network: opens the connections, if not the usual one.
     """
 
     def __init__(
-        self, *, tls: ssl.SSLContext | None, proxy: str | None, layers: int, max_connections: int
+        self,
+        *,
+        tls: ssl.SSLContext | None,
+        proxy: str | None,
+        layers: int,
+        max_connections: int,
+        network: Network | None = None,
     ) -> None:
-        self._network = Network(layers)
+        self._network = network or Network(layers)
         self._pool = httpcore2.AsyncConnectionPool(
             ssl_context=tls,
             proxy=None if proxy is None else _proxy(proxy, tls),

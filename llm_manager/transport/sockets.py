@@ -34,7 +34,7 @@ _TCP_KEEP_ALIVE = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)] + [
     if hasattr(socket, name)
 ]
 
-_Address: TypeAlias = "tuple[socket.AddressFamily, socket.SocketKind, int, str, Any]"
+Address: TypeAlias = "tuple[socket.AddressFamily, socket.SocketKind, int, str, Any]"
 
 
 class StaleConnectionError(httpcore2.ReadError):
@@ -66,7 +66,7 @@ class Network(httpcore2.AsyncNetworkBackend):
         loop = asyncio.get_running_loop()
         connect_by = None if timeout is None else loop.time() + timeout
         async with _connecting(connect_by):
-            connected = await first_to_connect(await _addresses(host, port))
+            connected = await first_to_connect(await self._addresses(host, port))
             _, stream = await loop.create_connection(
                 lambda: _Socket(self._layers, connect_by), sock=connected
             )
@@ -76,8 +76,12 @@ class Network(httpcore2.AsyncNetworkBackend):
         self._sockets.add(stream)
         return stream
 
+    async def _addresses(self, host: str, port: int) -> list[Address]:
+        """Where to connect to for ``host``; nothing else is connected to."""
+        return await addresses_of(host, port)
 
-async def _addresses(host: str, port: int) -> list[_Address]:
+
+async def addresses_of(host: str, port: int) -> list[Address]:
     """The addresses of ``host``, the two families in turn."""
     kind = socket.SOCK_STREAM
     try:
@@ -94,7 +98,7 @@ async def _addresses(host: str, port: int) -> list[_Address]:
     return [address for pair in pairs for address in pair if address is not None]
 
 
-async def first_to_connect(addresses: Iterable[_Address]) -> socket.socket:
+async def first_to_connect(addresses: Iterable[Address]) -> socket.socket:
     """A socket connected to the first address that answers.
 
     The next one is tried when one fails, or has been silent for a moment: where one family leads
@@ -126,7 +130,7 @@ async def first_to_connect(addresses: Iterable[_Address]) -> socket.socket:
     raise next((e for e in errors if isinstance(e, ConnectionRefusedError)), errors[0])
 
 
-async def _connected(address: _Address) -> socket.socket:
+async def _connected(address: Address) -> socket.socket:
     family, kind, protocol, _, target = address
     connection = socket.socket(family, kind, protocol)
     try:

@@ -397,6 +397,7 @@ _CODES_OF_OUTAGES = frozenset({"server", "internal", "internalserver", "upstream
 _CODES_OF_BAD_REQUESTS = frozenset({
     "invalidrequest", "badrequest", "invalidargument", "validation", "unprocessableentity",
     "unsupportedparameter", "unsupportedvalue", "invalidvalue", "invalidparameter",
+    "requesttoolarge",
 })  # fmt: skip
 
 
@@ -624,6 +625,6 @@ def _plain_code(code: str) -> str:
 
 
 def _best_code(codes: Iterable[str]) -> str:
-    """The code that says most: the first word, or else the first number."""
-    given = list(codes)
+    """The code that says most: the first word but "error", or else the first number."""
+    given = [code for code in codes if code != "error"]
     return next((c for c in given if not c.isdigit()), given[0] if given else "")

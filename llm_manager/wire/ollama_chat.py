@@ -27,9 +27,11 @@ from ..messages import (
     LLMRequest,
     LLMRequestOptions,
     MetaDelta,
+    Part,
     RawDelta,
     ReasoningDelta,
     TextDelta,
+    TextPart,
     ToolCall,
     ToolCallDelta,
     Usage,
@@ -37,7 +39,8 @@ from ..messages import (
 )
 from .failures import from_error_object, unreadable
 from .framing import DEFAULT_MAX_LINE_BYTES, NDJSONFramer, ThenError
-from .loose import UNREADABLE, document, encoded, field, text, whole_number
+from .loose import UNREADABLE, document, field, text, whole_number
+from .ollama_body import OllamaCodec
 
 _THINK: dict[str, bool | str] = {
     "none": False,
@@ -49,33 +52,10 @@ _THINK: dict[str, bool | str] = {
 }
 
 
-class OllamaChat:
-    """The codec.
-
-    Args:
-        truncate: let the server drop the oldest messages when the prompt does not fit, and the
-            oldest tokens when the answer does not.  False makes the first an error and the second
-            an answer that ends with ``length``.
-        keep_alive: how long the model stays in memory, e.g. ``"10m"``, seconds, or -1 for ever;
-            None leaves it to the server.
-        num_ctx: context window to load the model with, in tokens; None leaves it to the server.
-        max_line_bytes: longest line that is accepted in an answer.
-    """
+class OllamaChat(OllamaCodec):
+    """The codec; for its settings see `OllamaCodec`."""
 
     path = "/api/chat"
-
-    def __init__(
-        self,
-        *,
-        truncate: bool = False,
-        keep_alive: str | float | None = None,
-        num_ctx: int | None = None,
-        max_line_bytes: int = DEFAULT_MAX_LINE_BYTES,
-    ) -> None:
-        self._truncate = truncate
-        self._keep_alive = keep_alive
-        self._num_ctx = num_ctx
-        self._max_line_bytes = max_line_bytes
 
     def encode(self, request: LLMRequest) -> bytes:
         """The body to send to ``/api/chat``.
@@ -88,31 +68,33 @@ class OllamaChat:
             InvalidParameterError: a value is not JSON.
         """
         options = request.options
-        body: dict[str, Any] = {
-            "model": request.model,
+        content: dict[str, Any] = {
             "messages": _messages(request.messages),
             "stream": request.stream,
-            "truncate": self._truncate,
             "shift": self._truncate,
         }
         if tools := _tools(options):
-            body["tools"] = tools
+            content["tools"] = tools
         if options.response_format not in (None, "text"):
             wanted = options.response_format
-            body["format"] = "json" if wanted == "json_object" else wanted
+            content["format"] = "json" if wanted == "json_object" else wanted
         if options.reasoning_effort is not None:
-            body["think"] = _THINK[options.reasoning_effort]
-        if self._keep_alive is not None:
-            body["keep_alive"] = self._keep_alive
-        extra = dict(options.extra)
-        extra_options = extra.pop("options", {})
-        if not isinstance(extra_options, dict):
-            raise InvalidParameterError(f"extra['options'] must be a dictionary, got "
-                                        f"{type(extra_options).__name__}")  # fmt: skip
-        model_options = _model_options(options, self._num_ctx) | extra_options
-        if model_options:
-            body["options"] = model_options
-        return encoded(body | extra)
+            content["think"] = _THINK[options.reasoning_effort]
+        return self._body(request, content)
+
+    def encode_part(self, part: Part) -> dict[str, Any]:
+        """The fields of a message that carry one part: ``content`` or ``images``.
+
+        Raises:
+            UnsupportedFeatureError: the server does not take it.
+        """
+        if isinstance(part, TextPart):
+            return {"content": part.text}
+        if isinstance(part, ImagePart):
+            return {"images": [_image(part)]}
+        if isinstance(part, FilePart):
+            raise _no_files()
+        raise UnsupportedFeatureError(f"a part of origin {part.origin!r} means nothing to Ollama")
 
     def decoder(self, request: LLMRequest) -> OllamaChatDecoder:
         """A fresh decoder for the answer to ``request``."""
@@ -132,9 +114,7 @@ def _message(message: LLMMessage, tool_names: dict[str, str]) -> dict[str, Any]:
     out: dict[str, Any] = {"role": message.role, "content": message.text}
     if not isinstance(message.content, str):
         if any(isinstance(part, FilePart) for part in message.content):
-            raise UnsupportedFeatureError(
-                "Ollama takes no files", hint="send the text of the file, or its pages as images"
-            )
+            raise _no_files()
         images = [_image(part) for part in message.content if isinstance(part, ImagePart)]
         if images:
             out["images"] = images
@@ -148,6 +128,12 @@ def _message(message: LLMMessage, tool_names: dict[str, str]) -> dict[str, Any]:
         if name is not None:
             out["tool_name"] = name
     return out
+
+
+def _no_files() -> UnsupportedFeatureError:
+    return UnsupportedFeatureError(
+        "Ollama takes no files", hint="send the text of the file, or its pages as images"
+    )
 
 
 def _image(part: ImagePart) -> str:
@@ -192,20 +178,6 @@ def _tools(options: LLMRequestOptions) -> list[dict[str, Any]]:
     ]
 
 
-def _model_options(options: LLMRequestOptions, num_ctx: int | None) -> dict[str, Any]:
-    given = {
-        "temperature": options.temperature,
-        "num_predict": options.max_tokens,
-        "top_p": options.top_p,
-        "presence_penalty": options.presence_penalty,
-        "frequency_penalty": options.frequency_penalty,
-        "stop": options.stop or None,
-        "seed": options.seed,
-        "num_ctx": num_ctx,
-    }
-    return {name: value for name, value in given.items() if value is not None}
-
-
 # ---- decoding ------------------------------------------------------------------------------------
 #
 # The skeleton is typed, its leaves are Any, as in every decoder here: see `loose`.
@@ -220,6 +192,9 @@ class _Said(msgspec.Struct, gc=False):
 class _Line(msgspec.Struct, gc=False):
     model: Any = None
     message: _Said | None = None
+    # Where `/api/generate` puts what stands inside the message here.
+    response: Any = None
+    thinking: Any = None
     done: Any = False
     done_reason: Any = None
     prompt_eval_count: Any = None
@@ -333,8 +308,8 @@ class OllamaChatDecoder:
             raise unreadable(data, "a line of a chat answer", why=why)
         line = _Line(**{n: answer[n] for n in _Line.__struct_fields__ if n in answer})
         said = answer.get("message")
-        fields = _Said.__struct_fields__
-        line.message = _Said(**{n: field(said, n) for n in fields})
+        if said is not None:
+            line.message = _Said(**{n: field(said, n) for n in _Said.__struct_fields__})
         self._take(line, data, deltas)
 
     def _take(self, line: _Line, data: bytes, deltas: list[Delta]) -> None:
@@ -349,6 +324,8 @@ class OllamaChatDecoder:
             deltas.append(RawDelta(document(data)))
         if line.message is not None:
             self._take_said(line.message, deltas)
+        else:
+            self._take_said(_Said(content=line.response, thinking=line.thinking), deltas)
         if line.done:
             self._take_end(line, deltas)
         if len(deltas) > before and not self._is_introduced and text(line.model):

@@ -24,6 +24,7 @@ from ..messages import (
     FinishReason,
     LLMRequest,
     MetaDelta,
+    Part,
     RawDelta,
     ReasoningDelta,
     TextDelta,
@@ -32,8 +33,9 @@ from ..messages import (
 )
 from .failures import error_in, from_error_object, read_json, unreadable
 from .framing import DEFAULT_MAX_LINE_BYTES, SSEEvent, SSEFramer, ThenError
-from .loose import UNREADABLE, document, field, first_number, text, whole_number
-from .openai_request import ChatDialect, encode_request
+from .loose import UNREADABLE, document, field, text, whole_number
+from .openai_request import ChatDialect, encode_part, encode_request
+from .openai_usage import usage_of
 from .think_tags import ThinkTags
 from .tool_calls import ToolCallPieces
 
@@ -68,6 +70,14 @@ class OpenAIChat:
         """
         return encode_request(request, self.dialect)
 
+    def encode_part(self, part: Part) -> dict[str, Any]:
+        """One part of a message as the server wants it.
+
+        Raises:
+            UnsupportedFeatureError: it does not take it.
+        """
+        return encode_part(part, self.dialect)
+
     def decoder(self, request: LLMRequest) -> OpenAIChatDecoder:
         """A fresh decoder for the answer to ``request``."""
         return OpenAIChatDecoder(request, self.dialect, max_line_bytes=self._max_line_bytes)
@@ -94,6 +104,8 @@ class _Choice(msgspec.Struct, gc=False):
     # A list, because "no fields" is [] in the JSON of some languages.
     delta: _Said | list[Any] | None = None
     message: _Said | list[Any] | None = None
+    # The older completions, which fill in the middle, put the text here.
+    text: Any = None
     finish_reason: Any = None
     error: Any = None
 
@@ -126,6 +138,7 @@ def _loose_choice(answer: dict[str, Any]) -> _Choice:
         index=answer.get("index"),
         delta=_loose_said(answer.get("delta")),
         message=_loose_said(answer.get("message")),
+        text=answer.get("text"),
         finish_reason=answer.get("finish_reason"),
         error=answer.get("error"),
     )
@@ -333,7 +346,7 @@ class OpenAIChatDecoder:
             if not whole_number(choice.index):
                 self._take_choice(choice, deltas)
         if chunk.usage or chunk.x_groq:
-            usage = _usage(chunk.usage) or _usage(field(chunk.x_groq, "usage"))
+            usage = usage_of(chunk.usage) or usage_of(field(chunk.x_groq, "usage"))
             if usage is not None and usage != self._usage:
                 self._usage = usage
                 deltas.append(UsageDelta(usage))
@@ -372,6 +385,8 @@ class OpenAIChatDecoder:
         elif type(choice.message) is _Said and not self._has_text:
             # A message behind deltas repeats what they said.
             self._take_said(choice.message, deltas)
+        elif type(choice.text) is str:
+            self._take_said(_Said(content=choice.text), deltas)
         if choice.finish_reason:
             self._take_finish_reason(str(choice.finish_reason)[:100], deltas)
 
@@ -473,35 +488,3 @@ def _text_of_parts(parts: object, *, thoughts: bool = False) -> str:
         else:
             texts.append(text(field(part, "text")) or text(field(part, "summary")))
     return "".join(texts)
-
-
-def _usage(given: object) -> Usage | None:
-    """Token counts, whatever they are called; None if there are none."""
-    if not isinstance(given, dict):
-        return None
-    prompt = first_number(given, "prompt_tokens", "input_tokens")
-    completion = first_number(given, "completion_tokens", "output_tokens")
-    if not prompt and not completion:
-        return None
-    cached = first_number(
-        given,
-        ("prompt_tokens_details", "cached_tokens"),
-        ("input_tokens_details", "cached_tokens"),
-        "prompt_cache_hit_tokens",
-        "cached_tokens",
-    )
-    reasoning = first_number(
-        given,
-        ("completion_tokens_details", "reasoning_tokens"),
-        ("output_tokens_details", "reasoning_tokens"),
-        "reasoning_tokens",
-    )
-    if reasoning and first_number(given, "total_tokens") == prompt + completion + reasoning:
-        # This server counts reasoning apart from the answer; in `Usage` it is a part of it.
-        completion += reasoning
-    return Usage(
-        prompt_tokens=prompt,
-        completion_tokens=completion,
-        cached_tokens=cached,
-        reasoning_tokens=reasoning,
-    )

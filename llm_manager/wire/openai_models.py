@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
+
+import msgspec
 
 from ..messages import Capability, LLMModelInfo, ModelPrice
 from .failures import read_json, unreadable
@@ -34,23 +36,30 @@ _MAX_OUTPUT = (
     ("top_provider", "max_completion_tokens"),
     ("metadata", "max_tokens"),
 )
+# LM Studio's own words.
+_MODALITIES_OF_TYPE = {"llm": frozenset({"text"}), "vlm": frozenset({"text", "image"})}
 _WORDS_FOR: dict[Capability, tuple[str, ...]] = {
     "tools": ("tools", "tool_use", "tool_calling", "function_calling"),
     "vision": ("vision", "image", "image_input"),
     "reasoning": ("reasoning", "reasoning_effort", "thinking"),
     "json_object": ("response_format", "json_mode", "json_object"),
-    "json_schema": ("structured_outputs", "structured_output", "json_schema"),
+    "json_schema": ("structured_outputs", "structured_output", "json_schema", "response_schema"),
     "files": ("file", "pdf", "pdf_input"),
     "audio": ("audio", "audio_input"),
     "fim": ("fim", "completion_fim"),
 }
 
 
-def decode_models(data: bytes, provider_id: str) -> list[LLMModelInfo]:
+def decode_models(data: bytes, provider_id: str, *, without_prefix: str = "") -> list[LLMModelInfo]:
     """The models in the answer to ``GET /models``, each once, in the server's order.
 
     Understood are ``{"data": [...]}``, ``{"models": [...]}`` and a bare list.  All facts have the
     source ``endpoint``; what the server does not say is None.
+
+    Args:
+        data: the answer.
+        provider_id: the provider that it belongs to.
+        without_prefix: what is taken off the beginning of the ids.
 
     Raises:
         InvalidResponseError: it is no list of models.
@@ -62,11 +71,47 @@ def decode_models(data: bytes, provider_id: str) -> list[LLMModelInfo]:
     if entries is None:
         raise unreadable(data, "a list of models", why="neither data nor models is a list")
     models: dict[str, LLMModelInfo] = {}
-    for entry in entries:
-        id = _first_text(entry, "id", "model", "name")
+    for entry in map(_flat, entries):
+        id = _first_text(entry, "id", "model", "name").removeprefix(without_prefix)
         if id:
-            models.setdefault(id, _model(id, entry, provider_id))
+            model = _model(id, entry, provider_id)
+            models[id] = _smaller(models[id], model) if id in models else model
     return list(models.values())
+
+
+def with_details(
+    models: Iterable[LLMModelInfo], details: Iterable[LLMModelInfo]
+) -> list[LLMModelInfo]:
+    """``models``, each with the facts of the model of the same id in ``details``; those win."""
+    by_id = {model.id: model for model in details}
+    return [_merged(model, by_id[model.id]) if model.id in by_id else model for model in models]
+
+
+def _merged(model: LLMModelInfo, details: LLMModelInfo) -> LLMModelInfo:
+    facts = {
+        name: value
+        for name in model.__struct_fields__
+        if name not in ("id", "provider_id", "sources")
+        and (value := getattr(details, name)) is not None
+    }
+    if details.name == details.id:
+        del facts["name"]
+    sources = {**dict(model.sources), **dict(details.sources)}
+    return msgspec.structs.replace(model, **facts, sources=tuple(sources.items()))
+
+
+def _flat(entry: object) -> dict[str, Any]:
+    """An entry of LiteLLM's ``/model/info`` as one of a common list; others as they are."""
+    facts = field(entry, "model_info")
+    if isinstance(facts, dict):
+        return {**facts, "id": field(entry, "model_name")}
+    return entry if isinstance(entry, dict) else {}
+
+
+def _smaller(one: LLMModelInfo, other: LLMModelInfo) -> LLMModelInfo:
+    """Of two backends for one name, that with the smaller window: only it can be relied on."""
+    sizes = [m.context_window_tokens for m in (one, other)]
+    return other if sizes[0] and sizes[1] and sizes[1] < sizes[0] else one
 
 
 def _model(id: str, entry: Mapping[str, Any], provider_id: str) -> LLMModelInfo:
@@ -85,7 +130,7 @@ def _model(id: str, entry: Mapping[str, Any], provider_id: str) -> LLMModelInfo:
         quantization=text(entry.get("quantization")) or None,
         loaded=state == "loaded" if state else None,
         deprecated=_deprecated(entry),
-        price=_price(entry.get("pricing")),
+        price=_price(entry.get("pricing")) or _price(entry),
     )
 
 
@@ -115,7 +160,7 @@ def _modalities(entry: Mapping[str, Any]) -> frozenset[str] | None:
     for given in (entry.get("input_modalities"), field(entry, "architecture", "input_modalities")):
         if isinstance(given, list) and given:
             return frozenset(filter(None, map(text, given)))
-    return None
+    return _MODALITIES_OF_TYPE.get(text(entry.get("type")))
 
 
 def _capabilities(
@@ -126,7 +171,12 @@ def _capabilities(
     A request is refused when the model lacks a capability, so half a statement would make a
     refusal out of silence: unless tools, vision and reasoning are all spoken of, nothing is known.
     """
-    if text(entry.get("type")).startswith("embedding"):
+    kind = text(entry.get("type")) or text(entry.get("mode"))
+    methods = entry.get("supportedGenerationMethods")
+    methods = methods if isinstance(methods, list) else []
+    if kind.startswith("embedding") or (
+        "embedContent" in methods and "generateContent" not in methods
+    ):
         return frozenset({"embeddings"})
     spoken: dict[str, bool] = {}
     for modality in ("image", "file", "audio"):
@@ -140,6 +190,9 @@ def _capabilities(
     stated = entry.get("capabilities")
     for word, able in stated.items() if isinstance(stated, dict) else ():
         spoken[word] = (able.get("supported") if isinstance(able, dict) else able) is True
+    for name, able in entry.items():
+        if name.startswith("supports_") and able is not None:
+            spoken[name.removeprefix("supports_")] = able is True
     known = {
         capability: any(spoken.get(word) for word in words)
         for capability, words in _WORDS_FOR.items()
@@ -161,13 +214,19 @@ def _deprecated(entry: Mapping[str, Any]) -> bool | None:
 
 
 def _price(pricing: object) -> ModelPrice | None:
-    """Prices per million tokens; the fields ``prompt`` and ``completion`` are per token."""
+    """Prices per million tokens; the fields are per token."""
     price = ModelPrice(
-        input_usd=_per_million(field(pricing, "prompt")),
-        output_usd=_per_million(field(pricing, "completion")),
-        cached_input_usd=_per_million(field(pricing, "input_cache_read")),
+        input_usd=_per_million(_first(pricing, "prompt", "input_cost_per_token")),
+        output_usd=_per_million(_first(pricing, "completion", "output_cost_per_token")),
+        cached_input_usd=_per_million(
+            _first(pricing, "input_cache_read", "cache_read_input_token_cost")
+        ),
     )
     return None if price.input_usd is None and price.output_usd is None else price
+
+
+def _first(pricing: object, *names: str) -> object:
+    return next((v for name in names if (v := field(pricing, name)) is not None), None)
 
 
 def _per_million(per_token: object) -> float | None:

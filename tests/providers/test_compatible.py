@@ -446,7 +446,7 @@ async def test_a_row_of_ones_own_is_a_kind(peer, monkeypatch) -> None:
             base_url=f"{peer.base_url}/v1",
             key_variables=("ACME_API_KEY",),
             dialect=ChatDialect(max_tokens_name="max_completion_tokens"),
-            headers=(("x-acme", "1"),),
+            headers={"x-acme": "1"},
         ),
     )
     try:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import json
 import os
+import shutil
 import signal
+import struct
 import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
+from math import nan
 from pathlib import Path
 
 import pytest
@@ -24,6 +28,7 @@ from llm_manager import (
     LLMMessage,
     LLMModelInfo,
     ModelNotFoundError,
+    ProviderAPIError,
     ProviderConnectionError,
     RequestCancelledError,
     StreamInterruptedError,
@@ -45,16 +50,22 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def provider(tiny: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[HuggingFaceProvider]:
-    """One for all tests that leave it as it was: starting a worker takes seconds."""
+def shared(tiny: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[HuggingFaceProvider]:
     made = provider_of(tiny, tmp_path_factory.mktemp("cache"))
     yield made
     asyncio.run(made.close())
 
 
 @pytest.fixture
+async def provider(shared: HuggingFaceProvider, tiny: str) -> HuggingFaceProvider:
+    """One for all tests, with its model loaded: starting a worker takes seconds."""
+    await shared.load_model(tiny)
+    return shared
+
+
+@pytest.fixture
 async def own(tiny: str, tmp_path: Path) -> AsyncIterator[HuggingFaceProvider]:
-    """One for a test that watches or kills its worker."""
+    """One for a test that watches it from the beginning."""
     made = provider_of(tiny, tmp_path)
     yield made
     await made.close()
@@ -76,7 +87,7 @@ def worker_of(provider: HuggingFaceProvider, model: str) -> int:
 
 
 async def test_the_main_job_connect_load_and_stream(own: HuggingFaceProvider, tiny: str) -> None:
-    record = Record(own)
+    record = Record(provider)
     await own.connect()
     assert record.statuses == ["connecting", "connected"]
     model = await own.get_model_info(tiny)
@@ -143,6 +154,58 @@ async def test_a_stop_text_ends_the_answer_and_is_not_part_of_it(
     cut = await provider.generate_completion(None, "hello", options={**GREEDY, "stop": stop})
     assert cut.text == whole[: whole.index(stop)]
     assert cut.finish_reason == "stop"
+
+
+async def test_an_answer_that_breaks_does_not_break_those_beside_it(
+    tiny: str, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken"
+    await asyncio.to_thread(_copy_with_broken_words, Path(tiny), broken)
+    async with provider_of(str(broken), tmp_path / "cache") as provider:
+        options = {"temperature": 0, "max_tokens": 200}
+        alone = (await provider.generate_completion(None, "a", options=options)).text
+        chance = {"temperature": 1.0, "max_tokens": 100, "seed": 1, "extra": {"top_k": 0}}
+        beside, broke = await asyncio.gather(
+            provider.generate_completion(None, "a", options=options),
+            provider.generate_completion(None, "b", options=chance),
+            return_exceptions=True,
+        )
+        assert isinstance(broke, ProviderAPIError | StreamInterruptedError)
+        assert not isinstance(beside, BaseException)
+        assert beside.text == alone
+
+
+def _copy_with_broken_words(source: Path, target: Path) -> None:
+    """A model that can read letters, and computes NaN as soon as it has said a word."""
+    shutil.copytree(source, target)
+    file = target / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    data = 8 + int.from_bytes(content[:8], "little")
+    place = json.loads(content[8:data])["model.embed_tokens.weight"]
+    (rows, columns), (begin, end) = place["shape"], place["data_offsets"]
+    letters = 300  # the first ones are special tokens and bytes
+    words = struct.pack("<f", nan) * ((rows - letters) * columns)
+    content[data + end - len(words) : data + end] = words
+    assert begin < end - len(words)
+    file.write_bytes(content)
+
+
+async def test_urgent_requests_go_before_others_that_wait(provider: HuggingFaceProvider) -> None:
+    ended: list[str] = []
+    busy = [
+        provider.stream_completion(None, "hello", options={"temperature": 0, "max_tokens": 100})
+        for _ in range(8)
+    ]
+    for stream in busy:
+        await anext(aiter(stream))
+
+    async def ask(priority: str) -> None:
+        options = {"temperature": 0, "max_tokens": 1, "priority": priority}
+        await provider.generate_completion(None, "hello", options=options)
+        ended.append(priority)
+
+    await asyncio.gather(*map(ask, ("background", "normal", "interactive")), *busy)
+    assert ended == ["interactive", "normal", "background"]
 
 
 async def test_a_seed_makes_chance_repeatable(provider: HuggingFaceProvider) -> None:
@@ -290,6 +353,9 @@ async def test_options_that_local_models_do_not_know_are_refused(
 ) -> None:
     with pytest.raises(UnsupportedFeatureError, match="no option 'logit_bias'"):
         await provider.generate_completion(None, "hi", options={"extra": {"logit_bias": {}}})
+    for extra in ({"top_k": "many"}, {"top_k": -1}, {"min_p": 2.0}, {"repetition_penalty": 0}):
+        with pytest.raises(InvalidParameterError, match=next(iter(extra))):
+            await provider.generate_completion(None, "hi", options={"extra": extra})
     tool = ToolDefinition(name="add")
     with pytest.raises(UnsupportedFeatureError, match="cannot be made to call"):
         await provider.generate_chat_completion(None, "hi", {"tools": [tool], "tool_choice": "add"})
@@ -332,70 +398,130 @@ async def test_leaving_one_answer_does_not_disturb_the_others(
 
 
 async def test_loading_can_be_cancelled_and_begun_again(
-    own: HuggingFaceProvider, tiny: str
+    provider: HuggingFaceProvider, tiny: str
 ) -> None:
     began = asyncio.Event()
-    own.on("modelLoadProgress", lambda e: e.model and began.set())
-    await own.connect()
-    loading = asyncio.create_task(own.load_model(tiny))
-    await began.wait()
-    loading.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await loading
-    assert own.loaded_models == ()
-    await own.load_model(tiny)
-    assert own.loaded_models == (tiny,)
+    with provider.subscribe(lambda e: e.model and began.set(), "modelLoadProgress"):
+        await provider.unload_model(tiny)
+        loading = asyncio.create_task(provider.load_model(tiny))
+        await began.wait()
+        loading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await loading
+        assert provider.loaded_models == ()
+
+        began.clear()
+        stream = provider.stream_completion(None, "hello", options=GREEDY)
+        answering = asyncio.ensure_future(stream)
+        await began.wait()
+        await asyncio.to_thread(stream.cancel)
+        with pytest.raises(RequestCancelledError):
+            await answering
+        assert provider.loaded_models == ()
+    await provider.load_model(tiny)
+    assert provider.loaded_models == (tiny,)
+
+
+async def test_stopping_while_the_worker_starts_leaves_no_process_behind(
+    tiny: str, tmp_path: Path
+) -> None:
+    before = _workers_of_this_process()
+    for turns in range(1, 7):
+        stopped = provider_of(tiny, tmp_path)
+        connecting = asyncio.create_task(stopped.connect())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        connecting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await connecting
+        await stopped.close()
+    assert _workers_of_this_process() <= before
+
+
+def _workers_of_this_process() -> set[str]:
+    listed = subprocess.run(
+        ["ps", "-A", "-o", "ppid=,pid=,args="], capture_output=True, text=True, check=True
+    )
+    lines = [line.split(maxsplit=2) for line in listed.stdout.splitlines()]
+    own = str(os.getpid())
+    return {pid for parent, pid, args in lines if parent == own and "huggingface.worker" in args}
 
 
 async def test_unloading_ends_the_process_that_held_the_model(
-    own: HuggingFaceProvider, tiny: str
+    provider: HuggingFaceProvider, tiny: str
 ) -> None:
-    record = Record(own)
-    await own.load_model(tiny)
-    pid = worker_of(own, tiny)
-    await own.unload_model(tiny)
+    record = Record(provider)
+    pid = worker_of(provider, tiny)
+    await provider.unload_model(tiny)
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
-    assert own.loaded_models == ()
+    assert provider.loaded_models == ()
     assert [e.model for e in record.named("modelUnloaded")] == [tiny]
     with pytest.raises(ModelNotFoundError, match="not loaded"):
-        await own.unload_model(tiny)
+        await provider.unload_model(tiny)
 
 
-async def test_another_model_takes_the_place_of_the_one_before(tiny: str, tmp_path: Path) -> None:
-    other = tmp_path / "other"
-    await asyncio.to_thread(_copy_without_template, Path(tiny), other)
-    async with provider_of(tiny, tmp_path / "cache") as provider:
+async def test_unloading_a_model_that_answers_ends_the_answer_and_leaves_the_status_alone(
+    provider: HuggingFaceProvider, tiny: str
+) -> None:
+    stream = provider.stream_completion(None, "hello", options={"temperature": 0})
+    with pytest.raises(RequestCancelledError, match="the model was unloaded") as raised:
+        async for event in stream:
+            if event.index == 3:
+                await provider.unload_model(tiny)
+    assert raised.value.code == "model_unloaded"
+    assert raised.value.partial is not None
+    assert provider.status.status == "connected"
+    assert provider.loaded_models == ()
+
+
+async def test_models_load_at_the_same_time_and_the_one_not_used_for_longest_makes_room(
+    tiny: str, tmp_path: Path
+) -> None:
+    second, third = str(tmp_path / "second"), str(tmp_path / "third")
+    for copy in (second, third):
+        await asyncio.to_thread(_copy_without_template, Path(tiny), Path(copy))
+    async with provider_of(tiny, tmp_path / "cache", max_loaded_models=2) as provider:
         await provider.load_model(tiny)
-        await provider.generate_completion(str(other), "hello", options=GREEDY)
-        assert provider.loaded_models == (str(other),)
+        importing = asyncio.Event()
+        with provider.subscribe(
+            lambda e: e.phase.startswith("importing") and importing.set(), "modelLoadProgress"
+        ):
+            loading = asyncio.create_task(provider.load_model(second))
+            await importing.wait()
+            await asyncio.gather(loading, provider.load_model(third))
+        assert set(provider.loaded_models) == {second, third}
+        answers = [
+            await provider.generate_completion(model, "the quick", options=GREEDY)
+            for model in (second, third)
+        ]
+        assert answers[0].text == answers[1].text
 
 
 # ---- the worker ----------------------------------------------------------------------------------
 
 
 async def test_a_worker_that_is_killed_breaks_off_its_answer_and_is_replaced(
-    own: HuggingFaceProvider, tiny: str
+    provider: HuggingFaceProvider, tiny: str
 ) -> None:
-    stream = own.stream_completion(None, "hello", options={"temperature": 0})
+    stream = provider.stream_completion(None, "hello", options={"temperature": 0})
     with pytest.raises(StreamInterruptedError, match="signal 9") as raised:
         async for event in stream:
             if event.index == 5:
-                os.kill(worker_of(own, tiny), signal.SIGKILL)
+                os.kill(worker_of(provider, tiny), signal.SIGKILL)
     assert raised.value.partial is not None
     assert raised.value.partial.text
-    await own.wait_for("connected", timeout_s=60)
-    assert (await own.generate_completion(None, "hello", options=GREEDY)).text
+    await provider.wait_for("connected", timeout_s=60)
+    assert (await provider.generate_completion(None, "hello", options=GREEDY)).text
 
 
 async def test_a_worker_that_dies_while_idle_is_noticed_at_once(
-    own: HuggingFaceProvider, tiny: str
+    provider: HuggingFaceProvider, tiny: str
 ) -> None:
-    await own.load_model(tiny)
-    record = Record(own)
-    os.kill(worker_of(own, tiny), signal.SIGKILL)
-    await own.wait_for("reconnecting", timeout_s=30)
-    await own.wait_for("connected", timeout_s=60)
+    record = Record(provider)
+    os.kill(worker_of(provider, tiny), signal.SIGKILL)
+    await provider.wait_for("reconnecting", timeout_s=30)
+    await provider.wait_for("connected", timeout_s=60)
     assert [e.model for e in record.named("modelUnloaded")] == [tiny]
 
 
@@ -420,15 +546,26 @@ def test_the_worker_goes_when_the_app_is_killed(tiny: str, tmp_path: Path) -> No
         "async def main():\n"
         "    provider = HuggingFaceProvider(default_model=sys.argv[1], threads=1)\n"
         "    await provider.load_model(sys.argv[1])\n"
+        "    if os.fork() == 0:\n"
+        "        os.close(1)\n"
+        "        os.read(0, 1)\n"
+        "        os._exit(0)\n"
         "    print(provider._workers.of(sys.argv[1]).pid, flush=True)\n"
         "    os.kill(os.getpid(), 9)\n"
         "asyncio.run(main())\n"
     )
+    # A child that the app has forked lives on for a while; it must not keep the worker alive.
+    child_waits, child_ends = os.pipe()
     app = subprocess.run(
-        [sys.executable, "-c", script, tiny], capture_output=True, text=True, check=False
-    )
-    assert app.returncode == -signal.SIGKILL
-    _wait_until_gone(int(app.stdout))
+        [sys.executable, "-W", "ignore", "-c", script, tiny],
+        stdin=child_waits, stdout=subprocess.PIPE, text=True, check=False,
+    )  # fmt: skip
+    try:
+        assert app.returncode == -signal.SIGKILL
+        _wait_until_gone(int(app.stdout))
+    finally:
+        os.close(child_ends)
+        os.close(child_waits)
 
 
 def test_an_app_that_ends_with_work_in_flight_ends_quietly_and_takes_the_worker_along(
@@ -462,14 +599,35 @@ def _wait_until_gone(pid: int) -> None:
     pytest.fail(f"the worker {pid} still runs")
 
 
-def test_one_provider_serves_loop_after_loop(tiny: str, tmp_path: Path) -> None:
-    provider = provider_of(tiny, tmp_path)
-
+async def test_one_provider_serves_the_loops_of_several_threads(
+    provider: HuggingFaceProvider,
+) -> None:
     async def ask() -> str:
         return (await provider.generate_completion(None, "hello", options=GREEDY)).text
 
-    assert len({asyncio.run(ask()) for _ in range(3)}) == 1
-    asyncio.run(provider.close())
+    def loop_after_loop() -> set[str]:
+        return {asyncio.run(ask()) for _ in range(3)}
+
+    answers = await asyncio.gather(*(asyncio.to_thread(loop_after_loop) for _ in range(4)))
+    assert set.union(*answers) == {await ask()}
+
+
+async def test_a_worker_that_dies_of_a_model_is_not_tried_with_it_again(
+    tiny: str, tmp_path: Path
+) -> None:
+    dying = (
+        "import os; from llm_manager.providers.huggingface import engine, worker\n"
+        "engine.Engine._load = lambda self, command: os.abort()\n"
+        "worker.main()\n"
+    )
+    provider = provider_of(tiny, tmp_path, worker_command=[sys.executable, "-c", dying])
+    record = Record(provider)
+    with pytest.raises(ProviderConnectionError, match=r"signal 6.* while it loaded") as raised:
+        await provider.generate_completion(None, "hello", options=GREEDY)
+    assert raised.value.code == "worker_died"
+    assert not raised.value.retryable
+    assert [e.attempts for e in record.named("requestFinished")] == [1]
+    await provider.close()
 
 
 def test_what_a_models_files_say_is_read_without_loading_it(tiny: str) -> None:

@@ -12,6 +12,7 @@ from typing import IO, Annotated, Any, TypeAlias, TypeVar
 import msgspec
 from msgspec import Meta
 
+from ...messages import Data
 from .settings import LoadSettings
 
 T = TypeVar("T")
@@ -20,7 +21,7 @@ _LENGTH = struct.Struct(">I")
 MESSAGE_LIMIT_BYTES = 256 * 1024 * 1024
 
 
-class Sampling(msgspec.Struct, frozen=True, kw_only=True):
+class Sampling(Data, frozen=True, kw_only=True):
     """How tokens are chosen; None leaves it to the model's own settings, else to transformers'.
 
     Attributes:

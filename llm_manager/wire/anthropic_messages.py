@@ -1,0 +1,356 @@
+"""Anthropic's Messages API: the codec, and the decoder of its answers.
+
+::
+
+    bytes -> SSEFramer -> _Event -> deltas        an event stream
+    bytes -> AwsEventFramer -> _Event -> deltas   the same from Amazon Bedrock
+    bytes -> one message -> _Event ... -> deltas  an answer in one piece
+
+An answer is a sequence of blocks.  Those that are neither text nor calls of tools - reasoning with
+its signature, tools that the service runs itself, whatever comes next - are kept whole, because the
+service wants them back unchanged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from ..errors import InvalidResponseError, ProviderError, StreamInterruptedError
+from ..messages import (
+    Delta,
+    FinishDelta,
+    FinishReason,
+    LLMRequest,
+    MetaDelta,
+    Part,
+    RawDelta,
+    TextDelta,
+    Usage,
+    UsageDelta,
+)
+from .anthropic_blocks import AnswerBlocks
+from .anthropic_content import ORIGIN, encode_part
+from .anthropic_models import ModelTraits, traits_of_name
+from .anthropic_request import encode_request
+from .aws_events import AwsEventFramer
+from .failures import from_error_object, read_json, unreadable
+from .framing import DEFAULT_MAX_LINE_BYTES, SSEEvent, SSEFramer, ThenError
+from .loose import UNREADABLE, document, field, text, whole_number
+
+__all__ = ["ORIGIN", "AnthropicMessages", "AnthropicMessagesDecoder"]
+
+
+class AnthropicMessages:
+    """The codec.
+
+    Args:
+        traits: what requests to a model may contain, by its id.
+        max_line_bytes: longest event, or whole document, that is accepted as an answer.
+    """
+
+    path = "/v1/messages"
+
+    def __init__(
+        self,
+        traits: Callable[[str], ModelTraits] = traits_of_name,
+        *,
+        max_line_bytes: int = DEFAULT_MAX_LINE_BYTES,
+    ) -> None:
+        self._traits = traits
+        self._max_line_bytes = max_line_bytes
+
+    def encode(self, request: LLMRequest) -> bytes:
+        """The body to send to ``/v1/messages``.
+
+        Raises:
+            UnsupportedFeatureError: the service cannot do it.
+            InvalidParameterError: a value is out of its range, or is not JSON.
+        """
+        return encode_request(request, self._traits(request.model))
+
+    def encode_part(self, part: Part) -> dict[str, Any]:
+        """One part of a message as the service wants it.
+
+        Raises:
+            UnsupportedFeatureError: the service does not take it.
+        """
+        return encode_part(part)
+
+    def decoder(self, request: LLMRequest) -> AnthropicMessagesDecoder:
+        """A fresh decoder for the answer to ``request``."""
+        return AnthropicMessagesDecoder(request, max_line_bytes=self._max_line_bytes)
+
+
+# ---- the shape of an answer ----------------------------------------------------------------------
+
+
+class _Event(msgspec.Struct, gc=False):
+    type: Any = None
+    index: Any = None
+    delta: dict[str, Any] | None = None
+    content_block: Any = None
+    message: Any = None
+    usage: Any = None
+
+
+_decode_event = msgspec.json.Decoder(_Event).decode
+
+# A name says nothing that the data does not say.  Without the name of the most frequent event the
+# framer has its quickest path; wherever the name is cut in two, it stays and does no harm.
+_NAMED_DELTA, _DATA = b"event: content_block_delta\ndata: ", b"data: "
+
+_REASONS: dict[str, FinishReason] = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "tool_use": "tool_calls",
+    "refusal": "content_filter",
+}
+_COUNTS = (
+    "input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens",
+)  # fmt: skip
+# So much of the beginning is kept, to tell what an answer is that has no events in it.
+_START_BYTES = 400
+_BLANK = b" \t\r\n\xef\xbb\xbf"
+
+
+class AnthropicMessagesDecoder:
+    """The decoder of one answer.
+
+    Only ``message_stop`` is a proper end.  What is said of the answer before it begins (its model,
+    the tokens of the prompt) is held back until its first piece.
+
+    Args:
+        request: the request that is answered.
+        max_line_bytes: longest event, or whole document, that is accepted.
+    """
+
+    def __init__(
+        self, request: LLMRequest, *, max_line_bytes: int = DEFAULT_MAX_LINE_BYTES
+    ) -> None:
+        self._include_raw = request.options.include_raw
+        self._max_bytes = max_line_bytes
+        self._framer: SSEFramer | AwsEventFramer = SSEFramer(max_line_bytes=max_line_bytes)
+        self._start = b""
+        self._document: bytearray | None = None
+        self._failure: ProviderError | None = None
+        self._deltas: list[Delta] = []
+        self._held_back: list[Delta] = []
+        self._blocks = AnswerBlocks(self._emit)
+        self._counts: dict[str, int] = {}
+        self._usage: Usage | None = None
+        self._begun = False
+        self._finished = False
+        self._done = False
+        # Index of the block of which a piece is a TextDelta and nothing else.
+        self._text_index = -1
+
+    def feed(self, data: bytes) -> Sequence[Delta]:
+        """The deltas that ``data`` completes.
+
+        Raises:
+            ProviderError: the answer contains an error, or cannot be read.  If deltas precede it
+                in ``data``, these are returned, and iterating raises it behind the last.
+        """
+        if self._failure is not None:
+            raise self._failure
+        if not self._begun and len(self._start) < _START_BYTES:
+            self._look_at_start(data)
+        if self._document is None:
+            return self._read(self._framer.feed(data.replace(_NAMED_DELTA, _DATA)))
+        self._document += data
+        if len(self._document) > self._max_bytes:
+            raise InvalidResponseError(
+                f"the answer is longer than {self._max_bytes} bytes", code="line_too_long"
+            )
+        return []
+
+    def close(self) -> Sequence[Delta]:
+        """The last deltas.
+
+        Raises:
+            StreamInterruptedError: the answer had not ended properly.
+            ProviderError: what came is no answer.
+        """
+        if self._failure is not None:
+            raise self._failure
+        if self._document is not None:
+            self._take_message(bytes(self._document).lstrip(_BLANK))
+            return self._taken()
+        # What is left may be half an event.
+        deltas = self._read([e for e in self._framer.close() if document(e[1]) is not None])
+        if self._done or self._failure is not None:
+            return deltas
+        return self._failed(deltas, self._unfinished())
+
+    # ---- the stream ------------------------------------------------------------------------------
+
+    def _look_at_start(self, data: bytes) -> None:
+        """Find out from the first character whether this is a stream or a document."""
+        if not self._start and data.startswith(b"\0"):
+            self._framer = AwsEventFramer(max_line_bytes=self._max_bytes)
+        self._start = (self._start + data)[:_START_BYTES]
+        if self._document is None and self._start.lstrip(_BLANK).startswith((b"{", b"[", b"<")):
+            self._document = bytearray()
+
+    def _read(self, events: list[SSEEvent]) -> list[Delta]:
+        deltas = self._deltas
+        try:
+            for name, data in events:
+                try:
+                    event = _decode_event(data)
+                except UNREADABLE as error:
+                    why = str(error)
+                else:
+                    # The fast path: a further piece of text.
+                    delta = event.delta
+                    if (
+                        event.index == self._text_index
+                        and delta is not None
+                        and delta.get("type") == "text_delta"
+                        and (said := text(delta.get("text")))
+                    ):
+                        deltas.append(TextDelta(said))
+                    else:
+                        self._take(name, event, data)
+                    continue
+                self._take_odd(name, data, why)
+        except ProviderError as error:
+            failure = error
+        else:
+            return self._taken()
+        return self._failed(self._taken(), failure)
+
+    def _taken(self) -> list[Delta]:
+        taken, self._deltas = self._deltas, []
+        return taken
+
+    def _failed(self, deltas: list[Delta], failure: ProviderError) -> list[Delta]:
+        self._failure = failure
+        if not deltas:
+            raise failure
+        return ThenError(deltas, failure)
+
+    def _unfinished(self) -> ProviderError:
+        if not self._begun and not self._start.lstrip(_BLANK).startswith((b"event:", b"data:")):
+            return unreadable(self._start, "a message")
+        return StreamInterruptedError("the answer broke off: there was no message_stop at its end")
+
+    def _take_odd(self, name: str, data: bytes, why: str) -> None:
+        """Deal with data that is no event, or one with an odd skeleton."""
+        if not data.strip() or self._done:
+            return
+        answer = document(data)
+        if name == "error":
+            raise from_error_object(answer or data.decode(errors="replace"))
+        if not isinstance(answer, dict):
+            raise unreadable(data, "an event of a message", why=why)
+        odd = {n: answer.get(n) for n in _Event.__struct_fields__ if n != "delta"}
+        self._take(name, _Event(**odd), data)
+
+    def _take(self, name: str, event: _Event, data: bytes) -> None:
+        if self._done:
+            return
+        if name == "error" or event.type == "error":
+            raise from_error_object(document(data))
+        if self._include_raw and event.type != "ping":
+            self._held_back.append(RawDelta(document(data)))
+        index = whole_number(event.index) or 0
+        match event.type:
+            case "content_block_delta" if event.delta is not None:
+                if self._blocks.add(index, event.delta) and not self._include_raw:
+                    self._text_index = index
+            case "content_block_start" if isinstance(event.content_block, dict):
+                self._blocks.begin(index, event.content_block)
+            case "content_block_stop":
+                self._text_index = -1
+                self._blocks.end(index)
+            case "message_start":
+                self._introduce(event.message)
+            case "message_delta":
+                self._take_counts(event.usage)
+                if reason := text(field(event.delta, "stop_reason")):
+                    self._finish(reason[:100])
+            case "message_stop":
+                self._end()
+
+    def _emit(self, delta: Delta) -> None:
+        self._release()
+        self._deltas.append(delta)
+
+    def _release(self) -> None:
+        if self._held_back:
+            self._deltas += self._held_back
+            self._held_back.clear()
+
+    # ---- the answer as a whole -------------------------------------------------------------------
+
+    def _introduce(self, message: Any) -> None:
+        self._begun = True
+        model, response_id = text(field(message, "model")), text(field(message, "id"))
+        if model or response_id:
+            self._held_back.insert(0, MetaDelta(model or None, response_id or None))
+        usage = self._counted(field(message, "usage"))
+        if usage is not None:
+            self._held_back.append(UsageDelta(usage))
+
+    def _take_counts(self, counts: Any) -> None:
+        usage = self._counted(counts)
+        if usage is not None:
+            self._emit(UsageDelta(usage))
+
+    def _counted(self, counts: Any) -> Usage | None:
+        """Token counts of the whole answer so far, if they have changed."""
+        found = {name: whole_number(field(counts, name)) for name in _COUNTS}
+        found["thinking"] = whole_number(field(counts, "output_tokens_details", "thinking_tokens"))
+        self._counts |= {name: count for name, count in found.items() if count is not None}
+        known = {name: self._counts.get(name, 0) for name in found}
+        read, written = known["cache_read_input_tokens"], known["cache_creation_input_tokens"]
+        usage = Usage(
+            # The service counts what a cache had to do with apart from the rest of the prompt.
+            prompt_tokens=known["input_tokens"] + read + written,
+            completion_tokens=known["output_tokens"],
+            cached_tokens=read,
+            cache_write_tokens=written,
+            reasoning_tokens=known["thinking"],
+        )
+        if usage == (self._usage or Usage()):
+            return None
+        self._usage = usage
+        return usage
+
+    def _finish(self, word: str | None) -> None:
+        """Add what is not ended yet, and the finish delta, once."""
+        if self._finished:
+            return
+        self._finished = True
+        self._blocks.end_all()
+        reason = _REASONS.get(word or "", "other")
+        if self._blocks.calls and (reason == "stop" or word is None):
+            reason = "tool_calls"
+        self._emit(FinishDelta(reason, word))
+
+    def _end(self) -> None:
+        self._finish(None)
+        self._release()
+        self._done, self._text_index = True, -1
+
+    def _take_message(self, data: bytes) -> None:
+        """Take an answer that is one JSON document, as if it had come in events."""
+        answer = read_json(data, "a message")
+        blocks = field(answer, "content")
+        if not isinstance(blocks, list):
+            raise unreadable(data, "a message", why="it has no content")
+        if self._include_raw:
+            self._held_back.append(RawDelta(answer))
+        self._introduce(answer)
+        for index, block in enumerate(blocks):
+            if isinstance(block, dict):
+                self._blocks.begin(index, block)
+                self._blocks.end(index)
+        self._finish(text(field(answer, "stop_reason"))[:100] or None)
+        self._end()
