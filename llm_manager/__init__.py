@@ -118,6 +118,7 @@ _WHERE = {
     "policy.deadline": ("DeadlinePolicy",),
     "policy.structured": ("StructuredOutput",),
     "providers.echo": ("EchoProvider", "EchoAnswer"),
+    "providers.openai": ("OpenAIProvider",),
     "providers.anthropic": ("AnthropicProvider",),
     "providers.ollama": ("OllamaProvider",),
     "providers.compatible": ("OpenAICompatibleProvider", "GroqProvider"),
@@ -239,6 +240,7 @@ if TYPE_CHECKING:
     from .providers.huggingface import HuggingFaceProvider as HuggingFaceProvider
     from .providers.litellm import LiteLLMProvider as LiteLLMProvider
     from .providers.ollama import OllamaProvider as OllamaProvider
+    from .providers.openai import OpenAIProvider as OpenAIProvider
     from .providers.rows import Row as Row
     from .registry import create_provider as create_provider
     from .registry import kinds as kinds

@@ -63,7 +63,7 @@ async def discover(*, timeout_s: float = 0.5) -> list[Discovered]:
 def key_variables() -> dict[str, tuple[str, ...]]:
     """The environment variables that are looked at, by kind."""
     named = {kind: row.key_variables for kind, row in ROWS.items() if row.key_variables}
-    return {**named, "anthropic": ("ANTHROPIC_API_KEY",)}
+    return {"openai": ("OPENAI_API_KEY",), **named, "anthropic": ("ANTHROPIC_API_KEY",)}
 
 
 def _keys() -> Iterable[Discovered]:

@@ -571,7 +571,8 @@ def as_options(options: LLMRequestOptions | Mapping[str, Any] | None) -> LLMRequ
 
 def _merge(given: Any, defaults: Any) -> Any:
     """``given`` completed field by field from ``defaults``; nested data is completed too."""
-    if given == defaults or defaults == type(defaults)():
+    blank = type(defaults)()
+    if given == defaults or defaults == blank:
         return given
     filled: dict[str, Any] = {}
     for name in given.__struct_fields__:
@@ -581,8 +582,7 @@ def _merge(given: Any, defaults: Any) -> Any:
         elif isinstance(value, dict) and isinstance(default, dict) and name == "extra":
             filled[name] = {**default, **value}
         else:
-            open_ = value is None or value is False or value == ()
-            filled[name] = default if open_ else value
+            filled[name] = default if value == getattr(blank, name) else value
     return type(given)(**filled)
 
 

@@ -29,6 +29,7 @@ _lock = threading.Lock()
 _plugins = Plugins()
 _kinds: dict[str, str | Factory] = {
     "echo": "llm_manager.providers.echo:EchoProvider",
+    "openai": "llm_manager.providers.openai:OpenAIProvider",
     "anthropic": "llm_manager.providers.anthropic:AnthropicProvider",
     "ollama": "llm_manager.providers.ollama:OllamaProvider",
     "huggingface": "llm_manager.providers.huggingface:HuggingFaceProvider",

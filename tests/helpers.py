@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from llm_manager import Backoff, EchoProvider, Event, EventEmitter, LLMError
+from llm_manager import Backoff, EchoProvider, LLMError
+from llm_manager.testing import EventRecorder
+
+Record = EventRecorder
 
 QUICK = Backoff(first_s=0.01, max_s=0.02)
 
@@ -14,28 +17,6 @@ EVENTS = (
     "providerAdded", "providerRemoved", "activeProviderChanged", "modelLoadProgress",
     "modelLoaded", "modelUnloaded",
 )  # fmt: skip
-
-
-class Record(list[Event]):
-    """All events of an emitter from now on, in order."""
-
-    def __init__(self, emitter: EventEmitter) -> None:
-        super().__init__()
-        for name in EVENTS:
-            emitter.on(name, self.append, delivery="inline")
-
-    def named(self, name: str) -> list[Any]:
-        return [e for e in self if e.name == name]
-
-    @property
-    def statuses(self) -> list[str]:
-        """The status words in the order in which they were reached."""
-        words = [e.current.status.value for e in self.named("statusChanged")]
-        return [w for i, w in enumerate(words) if i == 0 or w != words[i - 1]]
-
-    @property
-    def outcomes(self) -> list[str]:
-        return [e.outcome for e in self.named("requestFinished")]
 
 
 def echo(**settings: Any) -> EchoProvider:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib.util
 import logging
 import sys
@@ -27,11 +28,25 @@ from llm_manager import (
     UsageDelta,
 )
 from llm_manager.messages import FinishDelta, ToolCallDelta
-from llm_manager.testing import ConformanceError, InProcessConformance, ProviderConformance
+from llm_manager.testing import (
+    ConformanceError,
+    InProcessConformance,
+    ProviderConformance,
+    ScriptedProvider,
+    plugin,
+)
+from llm_manager.testing.conformance.base import Conformance, HttpKit
 from llm_manager.wire.openai_chat import OpenAIChat
 
 from .conformance.openai_wire import OpenAIWire
 from .helpers import echo
+from .test_docs_tables import column, table
+
+# What wrong providers leave behind is collected within the test that made it.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 EXAMPLES = Path(__file__).parent.parent / "docs" / "examples"
 
@@ -50,6 +65,12 @@ def example(name: str) -> ModuleType:
 parrot = example("example_provider")
 Right: type[ProviderConformance] = example("test_example_provider").TestParrot
 Provider, Codec, Decoder = parrot.ParrotProvider, parrot.ParrotCodec, parrot.ParrotDecoder
+
+
+@pytest.fixture(autouse=True)
+def _collected():
+    yield
+    gc.collect()
 
 
 def kit_of(provider: type, **wire: Any) -> ProviderConformance:
@@ -551,6 +572,31 @@ def test_a_wrong_provider_in_the_process_is_found(exchange, check, arguments, te
     kit.change = change
     with pytest.raises(ConformanceError, match=text):
         getattr(kit, f"test_{check}")(*arguments)
+
+
+# ---- the documentation ---------------------------------------------------------------------------
+
+
+def test_the_documentation_names_all_that_an_author_can_write() -> None:
+    of_the_kit = {"build", "surroundings", "arrange", "is_question", "reply_with", "wanted"}
+    names = {name for name in vars(HttpKit) | vars(Conformance) if not name.startswith("_")}
+    written = column(table("testing.md", "method or attribute"), "method or attribute")
+    assert {name.partition("(")[0] for name in written} == names - of_the_kit
+
+
+def test_the_documentation_names_every_step_of_a_script() -> None:
+    written = column(table("testing.md", "step", "what happens"), "step")
+    steps = {name for name in vars(ScriptedProvider) if not name.startswith("_")}
+    no_steps = {"kind", "capabilities", "unplayed"}
+    assert {name.partition("(")[0] for name in written} == steps - no_steps
+
+
+def test_the_documentation_names_every_fixture() -> None:
+    written = column(table("testing.md", "fixture", "what it gives"), "fixture")
+    source = Path(plugin.__file__).read_text()
+    assert [f"def {name}(" in source for name in written] == [True] * source.count(
+        "@pytest.fixture"
+    )
 
 
 # ---- the right one -------------------------------------------------------------------------------

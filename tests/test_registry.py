@@ -136,6 +136,26 @@ print(create_provider("shouting").id)
     assert rest == ["imported", "shouting"]
 
 
+def test_doctor_tells_of_broken_packages_and_goes_on(site: Path) -> None:
+    module = """
+def wanting(*, planet): ...
+def raising(**settings): raise KeyError("moon")
+"""
+    kinds = {"wants": "broken:wanting", "raises": "broken:raising", "gone": "broken:missing"}
+    install(site, "broken", module, kinds)
+    told = run(
+        site,
+        """
+import json, subprocess, sys
+done = subprocess.run([sys.executable, "-m", "llm_manager", "doctor", "--json"],
+                      capture_output=True, text=True)
+assert not done.stderr.count("Traceback"), done.stderr
+print([f["name"] for f in json.loads(done.stdout)["findings"] if f["section"] == "addresses"])
+""",
+    )
+    assert told.strip() == "['gone', 'raises']"
+
+
 def test_what_is_built_in_or_registered_counts_more(site: Path) -> None:
     install(site, "acme", GOOD, {**KINDS, "echo": "acme:make", "groq": "acme:make"})
     program = """

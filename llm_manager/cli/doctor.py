@@ -14,9 +14,17 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from llm_manager import ConfigurationError, Discovered, LLMError, __version__, create_provider
+from llm_manager import (
+    ConfigurationError,
+    Discovered,
+    InvalidParameterError,
+    LLMError,
+    __version__,
+    create_provider,
+)
 from llm_manager.config import check_key
 from llm_manager.discovery import key_variables
+from llm_manager.errors import as_llm_error
 from llm_manager.registry import kinds
 from llm_manager.transport.http import HttpTransport
 
@@ -174,6 +182,11 @@ def _addresses() -> list[Finding]:
                         hint=error.hint or "correct or unset the environment variable",
                     )
                 )
+        except InvalidParameterError:
+            continue  # it cannot be built without settings, and there are none here
+        except Exception as error:  # noqa: BLE001 - the code of another package; the rest goes on
+            text = as_llm_error(error).message
+            found.append(Finding(section="addresses", name=kind, mark="bad", text=text, hint=None))
     return found
 
 

@@ -58,6 +58,7 @@ LOCAL_SERVERS = (
         models_path=None,
         dialect=ChatDialect(
             reasoning_input=None,
+            parallel_tool_calls=False,
             json_object=False,
             json_schema=False,
             files=False,

@@ -22,15 +22,6 @@ _MISTRAL = ChatDialect(
 
 SERVICES = (
     Row(
-        id="openai",
-        name="OpenAI",
-        base_url="https://api.openai.com/v1",
-        key_variables=("OPENAI_API_KEY",),
-        base_url_variables=("OPENAI_BASE_URL",),
-        # `max_tokens` is refused by its reasoning models; four stop texts at most.
-        dialect=ChatDialect(max_tokens_name="max_completion_tokens", stop_limit=4),
-    ),
-    Row(
         id="mistral",
         name="Mistral",
         base_url="https://api.mistral.ai/v1",
@@ -181,7 +172,9 @@ SERVICES = (
         base_url="https://api.cohere.ai/compatibility/v1",
         key_variables=("CO_API_KEY", "COHERE_API_KEY"),
         models_path="/../../v1/models?page_size=1000",
-        dialect=ChatDialect(efforts=("none", "high"), stop_limit=5, files=False),
+        dialect=ChatDialect(
+            efforts=("none", "high"), parallel_tool_calls=False, stop_limit=5, files=False
+        ),
         capabilities=WITH_EMBEDDINGS,
     ),
 )

@@ -34,7 +34,7 @@ from ..messages import (
 from .failures import error_in, from_error_object, read_json, unreadable
 from .framing import DEFAULT_MAX_LINE_BYTES, SSEEvent, SSEFramer, ThenError
 from .loose import UNREADABLE, document, field, text, whole_number
-from .openai_request import ChatDialect, encode_part, encode_request
+from .openai_request import ChatDialect, encode_part, encode_request, left_out
 from .openai_usage import usage_of
 from .think_tags import ThinkTags
 from .tool_calls import ToolCallPieces
@@ -69,6 +69,10 @@ class OpenAIChat:
             InvalidParameterError: a value is out of the server's range, or is not JSON.
         """
         return encode_request(request, self.dialect)
+
+    def left_out(self, request: LLMRequest) -> tuple[str, ...]:
+        """The names of options that are given and not sent, because they would be refused."""
+        return left_out(request, self.dialect)
 
     def encode_part(self, part: Part) -> dict[str, Any]:
         """One part of a message as the server wants it.
@@ -210,6 +214,7 @@ class OpenAIChatDecoder:
         self._broken_off: str | None = None
         self._is_introduced = False
         self._has_text = False
+        self._has_refused = False
         self._answered = False
         self._finished = False
         self._done = False
@@ -403,7 +408,9 @@ class OpenAIChatDecoder:
         if thought:
             deltas.append(ReasoningDelta(thought))
         # A refusal stands in place of the answer; whoever reads the answer should see it.
-        answer = text(content) or text(said.refusal)
+        refusal = text(said.refusal)
+        answer = text(content) or refusal
+        self._has_refused = self._has_refused or bool(refusal)
         if answer:
             self._has_text = True
             if self._thoughts is None:
@@ -432,6 +439,8 @@ class OpenAIChatDecoder:
         reason = _REASONS.get((word or "").lower(), "other")
         if self._calls and reason in ("stop", "other"):
             reason = "tool_calls"
+        elif self._has_refused and reason == "stop":
+            reason = "content_filter"
         deltas.append(FinishDelta(reason, word))
 
     def _add_held_back(self, deltas: list[Delta]) -> None:

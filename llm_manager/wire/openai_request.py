@@ -24,7 +24,7 @@ from ..messages import (
 from .dialect_habits import alphanumeric_9, nearest_effort, with_one_system_message
 from .loose import encoded
 from .openai_names import accepted_efforts, refused_options, without
-from .openai_strict import takes_strict
+from .openai_strict import strict_form
 
 
 class ChatDialect(Data, frozen=True, kw_only=True):
@@ -59,6 +59,7 @@ class ChatDialect(Data, frozen=True, kw_only=True):
             they take, and what has to be left out while they reason.
         forced_tool_choice: whether the model can be made to call a tool.
         forced_tool_choice_while_reasoning: whether it can while it reasons.
+        parallel_tool_calls: whether it takes the option of that name.
         tool_call_ids: which ids of tool calls the server accepts; others are replaced.
         one_system_message: whether there may be one system message only, at the beginning; the
             text of the others is moved into it.
@@ -88,6 +89,7 @@ class ChatDialect(Data, frozen=True, kw_only=True):
     openai_models: bool = False
     forced_tool_choice: bool = True
     forced_tool_choice_while_reasoning: bool = True
+    parallel_tool_calls: bool = True
     tool_call_ids: Literal["any", "alphanumeric_9"] = "any"
     one_system_message: bool = False
     files: bool = True
@@ -134,9 +136,11 @@ def _fitted(request: LLMRequest, dialect: ChatDialect) -> tuple[LLMRequestOption
     """What can be sent of the options, and the dialect of the very model."""
     if not dialect.openai_models:
         return request.options, dialect
-    efforts = accepted_efforts(request.model)
     options = without(request.options, left_out(request, dialect))
-    return options, msgspec.structs.replace(dialect, efforts=efforts)
+    efforts = accepted_efforts(request.model)
+    if efforts:
+        dialect = msgspec.structs.replace(dialect, efforts=efforts, max_effort=efforts[-1])
+    return options, dialect
 
 
 def _message(message: LLMMessage, dialect: ChatDialect) -> dict[str, Any]:
@@ -192,7 +196,7 @@ def encode_part(part: Part, dialect: ChatDialect) -> dict[str, Any]:
     if isinstance(part, TextPart):
         return {"type": "text", "text": part.text}
     if isinstance(part, ImagePart):
-        image = {"url": part.url or _data_url(part)}
+        image = {"url": part.url or data_url(part)}
         if part.detail is not None:
             image["detail"] = part.detail
         return {"type": "image_url", "image_url": image}
@@ -200,7 +204,7 @@ def encode_part(part: Part, dialect: ChatDialect) -> dict[str, Any]:
         raise UnsupportedFeatureError(
             "this server takes no files", hint="send the text of the file"
         )
-    url = part.url or _data_url(part)
+    url = part.url or data_url(part)
     if not (dialect.file_urls or url.startswith("data:")):
         raise UnsupportedFeatureError(
             "this server does not fetch files by URL", hint="read the file and give it as data"
@@ -208,7 +212,8 @@ def encode_part(part: Part, dialect: ChatDialect) -> dict[str, Any]:
     return {"type": "file", "file": {"filename": part.filename or "file", "file_data": url}}
 
 
-def _data_url(part: ImagePart | FilePart) -> str:
+def data_url(part: ImagePart | FilePart) -> str:
+    """The bytes of ``part`` as a URL."""
     return f"data:{part.media_type};base64,{b64encode(part.data or b'').decode()}"
 
 
@@ -254,14 +259,20 @@ def _tools(options: LLMRequestOptions, dialect: ChatDialect) -> dict[str, Any]:
         return {}
     tools = []
     for tool in options.tools:
-        function: dict[str, Any] = {"name": tool.name, "parameters": tool.parameters}
+        strict = strict_form(tool.parameters) if dialect.strict_tools else None
+        function: dict[str, Any] = {"name": tool.name, "parameters": strict or tool.parameters}
         if tool.description:
             function["description"] = tool.description
-        if dialect.strict_tools and takes_strict(tool.parameters):
+        if strict is not None:
             function["strict"] = True
         tools.append({"type": "function", "function": function})
     fields: dict[str, Any] = {"tools": tools}
     if options.parallel_tool_calls is not None:
+        if not dialect.parallel_tool_calls:
+            raise UnsupportedFeatureError(
+                "this server cannot be told how many tools to call at once",
+                hint="leave parallel_tool_calls out",
+            )
         fields["parallel_tool_calls"] = options.parallel_tool_calls
     if options.tool_choice is not None:
         fields["tool_choice"] = _tool_choice(options.tool_choice, options, dialect)
@@ -304,8 +315,13 @@ def _response_format(options: LLMRequestOptions, dialect: ChatDialect) -> dict[s
             if dialect.json_object
             else "describe the schema in the prompt",
         )
-    schema = {"name": "answer", "strict": takes_strict(wanted), "schema": wanted}
-    return {"response_format": {"type": "json_schema", "json_schema": schema}}
+    return {"response_format": {"type": "json_schema", "json_schema": named_schema(wanted)}}
+
+
+def named_schema(schema: dict[str, Any]) -> dict[str, Any]:
+    """A JSON Schema as answers are asked for; strict if that changes nothing about it."""
+    strict = strict_form(schema)
+    return {"name": "answer", "strict": strict is not None, "schema": strict or schema}
 
 
 def _reasoning(options: LLMRequestOptions, dialect: ChatDialect) -> dict[str, Any]:

@@ -63,14 +63,7 @@ def measure(turns: int, tokens: int) -> dict[str, Any]:
 async def _measured(folder: str, turns: int, tokens: int) -> dict[str, Any]:
     from llm_manager import HuggingFaceProvider
 
-    gaps: list[float] = []
-    watching = asyncio.create_task(_watch(gaps))
-    provider = HuggingFaceProvider(
-        default_model=folder, threads=THREADS, cache_folder=str(Path(folder) / "cache")
-    )
-    options = {"temperature": 0, "max_tokens": tokens}
-    await provider.load_model(folder)
-    await provider.generate_completion(None, PROMPT, options={**options, "max_tokens": 4})
+    # First, and waited for: starting it would be counted as a gap of ours.
     bare = await asyncio.create_subprocess_exec(
         sys.executable, "-W", "ignore", "-c", BARE, folder, str(THREADS), str(tokens), PROMPT,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
@@ -79,6 +72,14 @@ async def _measured(folder: str, turns: int, tokens: int) -> dict[str, Any]:
     assert bare.stdout is not None
     bare.stdin.write(b"\n")
     await bare.stdout.readline()
+    gaps: list[float] = []
+    watching = asyncio.create_task(_watch(gaps))
+    provider = HuggingFaceProvider(
+        default_model=folder, threads=THREADS, cache_folder=str(Path(folder) / "cache")
+    )
+    options = {"temperature": 0, "max_tokens": tokens}
+    await provider.load_model(folder)
+    await provider.generate_completion(None, PROMPT, options={**options, "max_tokens": 4})
     single, gain, speeds = [], [], []
     for _ in range(turns):
         bare.stdin.write(b"\n")

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from llm_manager import BaseLLMProvider, OpenAICompatibleProvider, Row
 from llm_manager.providers.rows import ROWS
 from llm_manager.testing import ProviderConformance, Reply, Request, Wanted
-from llm_manager.testing.conformance import FeatureChecks
+from llm_manager.testing.conformance import FeatureChecks, OperationChecks
 
 from .openai_wire import OpenAIWire, chunk
 
@@ -21,7 +21,7 @@ FIM_PATHS = {
 }
 
 
-class RowChecks(OpenAIWire, FeatureChecks):
+class RowChecks(OpenAIWire, FeatureChecks, OperationChecks):
     """What a row claims, on a server that speaks its dialect."""
 
     row: Row

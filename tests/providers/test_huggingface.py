@@ -87,7 +87,7 @@ def worker_of(provider: HuggingFaceProvider, model: str) -> int:
 
 
 async def test_the_main_job_connect_load_and_stream(own: HuggingFaceProvider, tiny: str) -> None:
-    record = Record(provider)
+    record = Record(own)
     await own.connect()
     assert record.statuses == ["connecting", "connected"]
     model = await own.get_model_info(tiny)
@@ -192,19 +192,25 @@ def _copy_with_broken_words(source: Path, target: Path) -> None:
 
 async def test_urgent_requests_go_before_others_that_wait(provider: HuggingFaceProvider) -> None:
     ended: list[str] = []
-    busy = [
-        provider.stream_completion(None, "hello", options={"temperature": 0, "max_tokens": 100})
-        for _ in range(8)
-    ]
-    for stream in busy:
-        await anext(aiter(stream))
+    all_busy = asyncio.Barrier(9)
+
+    async def keep_busy() -> None:
+        options = {"temperature": 0, "max_tokens": 200}
+        async for event in provider.stream_completion(None, "hello", options=options):
+            if event.index == 0:
+                await all_busy.wait()
 
     async def ask(priority: str) -> None:
         options = {"temperature": 0, "max_tokens": 1, "priority": priority}
         await provider.generate_completion(None, "hello", options=options)
         ended.append(priority)
 
-    await asyncio.gather(*map(ask, ("background", "normal", "interactive")), *busy)
+    async with asyncio.TaskGroup() as group:
+        for _ in range(8):
+            group.create_task(keep_busy())
+        await all_busy.wait()
+        for priority in ("background", "normal", "interactive"):
+            group.create_task(ask(priority))
     assert ended == ["interactive", "normal", "background"]
 
 
@@ -377,6 +383,25 @@ async def test_stop_frees_the_model_for_the_next_request(provider: HuggingFacePr
     answer = await provider.generate_completion(None, "hello", options=GREEDY)
     assert answer.usage is not None
     assert answer.usage.completion_tokens == 24
+
+
+async def test_stop_is_heard_while_a_long_prompt_is_read(tiny: str, tmp_path: Path) -> None:
+    patient = tmp_path / "patient"
+    await asyncio.to_thread(shutil.copytree, tiny, patient)
+    config = json.loads((patient / "config.json").read_text())
+    (patient / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 200_000}))
+    async with provider_of(str(patient), tmp_path / "cache") as provider:
+        await provider.load_model(str(patient))
+        stream = provider.stream_completion(None, "hello world " * 50_000, options=GREEDY)
+        reading = asyncio.ensure_future(stream)
+        # Reading all of it would take minutes.
+        async with asyncio.timeout(30):
+            for _ in range(2):  # the second answer comes between two parts of the prompt
+                await provider.count_tokens(None, "hello")
+            stream.cancel()
+            with pytest.raises(RequestCancelledError):
+                await reading
+            assert (await provider.generate_completion(None, "hello", options=GREEDY)).text
 
 
 async def test_leaving_one_answer_does_not_disturb_the_others(

@@ -48,6 +48,13 @@ def test_a_call_and_its_result_keep_belonging_together() -> None:
     assert plain[2]["tool_call_id"] == "call_abc-1"
 
 
+def test_a_server_that_cannot_be_told_about_parallel_calls_is_not_told() -> None:
+    asked = {"tools": [ToolDefinition(name="look")], "parallel_tool_calls": False}
+    assert body(dialect=ChatDialect(), **asked)["parallel_tool_calls"] is False
+    with pytest.raises(UnsupportedFeatureError, match="how many tools to call at once"):
+        body(dialect=ChatDialect(parallel_tool_calls=False), **asked)
+
+
 # ---- system messages -----------------------------------------------------------------------------
 
 

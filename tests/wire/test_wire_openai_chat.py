@@ -204,10 +204,10 @@ def test_encrypted_reasoning_is_no_text() -> None:
     assert reasoning_of(out) == ""
 
 
-def test_a_refusal_is_shown_as_the_answer() -> None:
-    assert text_of(complete([chunk({"refusal": "I can"}), chunk({"refusal": "not"}), STOP])) == (
-        "I cannot"
-    )
+def test_a_refusal_is_shown_as_the_answer_and_says_so() -> None:
+    out = complete([chunk({"refusal": "I can"}), chunk({"refusal": "not"}), STOP])
+    assert text_of(out) == "I cannot"
+    assert out[-1] == FinishDelta("content_filter", "stop")
 
 
 FULL = {"prompt_tokens": 30, "completion_tokens": 20}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from llm_manager.errors import InvalidParameterError, UnsupportedFeatureError
@@ -133,8 +134,79 @@ def test_response_formats() -> None:
     assert body(response_format="json_object")["response_format"] == {"type": "json_object"}
     assert body(response_format=SCHEMA)["response_format"] == {
         "type": "json_schema",
-        "json_schema": {"name": "answer", "strict": True, "schema": SCHEMA},
+        "json_schema": {"name": "answer", "strict": False, "schema": SCHEMA},
     }
+
+
+def test_a_schema_is_strict_exactly_if_that_changes_nothing_about_it() -> None:
+    strict = {**SCHEMA, "required": ["a"]}
+    sent = body(response_format=strict)["response_format"]["json_schema"]
+    assert sent["strict"] is True
+    assert sent["schema"] == {**strict, "additionalProperties": False}
+    for loose in (
+        {**strict, "additionalProperties": True, "properties": {}},
+        {**strict, "patternProperties": {"^x": {}}},
+        {**strict, "properties": {"a": {"type": "string", "minLength": 3}}},
+        {**strict, "properties": {"a": {"type": "string", "format": "uri"}}},
+        {**strict, "properties": {"a": True}},
+        {**strict, "properties": {"a": {"anyOf": [{"allOf": []}]}}},
+        {**strict, "properties": {"a": {"type": "object", "additionalProperties": {}}}},
+        {"anyOf": [strict]},
+        {"type": "array", "items": strict},
+    ):
+        sent = body(response_format=loose)["response_format"]["json_schema"]
+        assert (sent["strict"], sent["schema"]) == (False, loose)
+
+
+def test_tools_are_strict_where_the_dialect_and_the_schema_allow_it() -> None:
+    free = ToolDefinition(name="free", parameters=SCHEMA)
+    bound = ToolDefinition(name="bound", parameters={**SCHEMA, "required": ["a"]})
+    dialect = ChatDialect(strict_tools=True)
+    first, second = (t["function"] for t in body(dialect=dialect, tools=[free, bound])["tools"])
+    assert "strict" not in first
+    assert (second["strict"], second["parameters"]["additionalProperties"]) == (True, False)
+    assert "strict" not in body(tools=[bound])["tools"][0]["function"]
+
+
+def test_parallel_calls_can_be_forbidden_where_there_are_tools() -> None:
+    assert body(tools=[TOOL], parallel_tool_calls=False)["parallel_tool_calls"] is False
+    assert "parallel_tool_calls" not in body(tools=[TOOL])
+    assert "parallel_tool_calls" not in body(parallel_tool_calls=True)
+
+
+OWN = ChatDialect(openai_models=True)
+
+
+def of_model(model: str, dialect: ChatDialect = OWN, **options: Any) -> dict[str, Any]:
+    request = msgspec.structs.replace(request_for(**options), model=model)
+    return json.loads(OpenAIChat(dialect).encode(request))
+
+
+def test_what_a_model_of_openai_refuses_while_it_reasons_is_left_out_and_named() -> None:
+    options: dict[str, Any] = {"temperature": 0.5, "top_p": 0.9, "presence_penalty": 1,
+                               "frequency_penalty": 1}  # fmt: skip
+    for model, effort, refuses in (
+        ("o3", None, True), ("gpt-5", None, True), ("gpt-5.1", None, False),
+        ("gpt-5.1", "low", True), ("gpt-5.5", "none", False), ("gpt-4o", None, False),
+        ("gpt-5-chat-latest", None, False), ("gpt-5.2-chat-latest", None, True),
+        ("openai/gpt-6-astra", None, True), ("ft:o4-mini:org", None, True),
+    ):  # fmt: skip
+        sent = of_model(model, reasoning_effort=effort, **options)
+        assert options.keys().isdisjoint(sent) is refuses, model
+        request = request_for(reasoning_effort=effort, **options)
+        request = msgspec.structs.replace(request, model=model)
+        assert set(OpenAIChat(OWN).left_out(request)) == (set(options) if refuses else set())
+        assert OpenAIChat().left_out(request) == ()
+
+
+def test_an_effort_becomes_one_that_the_model_of_openai_takes() -> None:
+    for model, effort, word in (
+        ("o3", "minimal", "low"), ("gpt-5", "minimal", "minimal"), ("gpt-5.1", "max", "high"),
+        ("gpt-5.2", "max", "xhigh"), ("gpt-6.1-sol", "max", "max"),
+        ("gpt-5.3-chat", "max", "medium"), ("gpt-5-codex", "minimal", "low"),
+        ("gpt-5.1-codex-max", "max", "xhigh"), ("deployment", "max", "high"),
+    ):  # fmt: skip
+        assert of_model(model, reasoning_effort=effort)["reasoning_effort"] == word, model
 
 
 def test_extra_fields_come_last_and_win() -> None:

@@ -1,7 +1,8 @@
 """Several answers computed together: one step of the model makes one token for each.
 
-A prompt is read alone, so its length does not matter to the others; then its row joins the batch.
-Rows differ in length, so shorter ones are padded on the left and masked.  Runs in the worker.
+A prompt is read alone, so its length does not matter to the others, and in parts, so that it can
+be given up in between; then its row joins the batch.  Rows differ in length, so shorter ones are
+padded on the left and masked.  Runs in the worker.
 
 What this module must not do: know of messages, queues or the app.
 """
@@ -14,6 +15,10 @@ from typing import Any
 from .sampling import Sampler
 from .text import AnswerText
 
+# How much of a prompt is read at once: enough to keep the device busy, and soon done.
+_PART_TOKENS_CPU = 128
+_PART_TOKENS = 1024
+
 
 class Row:
     """One answer in the making.
@@ -23,6 +28,7 @@ class Row:
         prompt: tokens of the prompt.
         limit: how many tokens the answer may have.
         ends: tokens that end an answer.
+        opening: what the prompt has begun the answer with.
     """
 
     def __init__(
@@ -34,6 +40,7 @@ class Row:
         ends: frozenset[int],
         sampler: Sampler,
         text: AnswerText,
+        opening: str = "",
     ) -> None:
         self.id = id
         self.prompt = prompt
@@ -41,6 +48,7 @@ class Row:
         self.reason: str | None = None
         self.failure: Exception | None = None
         self.sampler = sampler
+        self.opening = opening
         self.padding = 0
         self._limit = limit
         self._ends = ends
@@ -76,7 +84,13 @@ class Batch:
         accepted = inspect.signature(model.forward).parameters
         self._only_last = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
         self._takes_positions = "position_ids" in accepted
+        self.reading: Row | None = None
+        """The row whose prompt is being read; it joins the others when that is done."""
         self.cache: Any = None
+        self._part_tokens = _PART_TOKENS_CPU if self._device.type == "cpu" else _PART_TOKENS
+        self._reads_parts = True
+        self._read_tokens = 0
+        self._read_cache: Any = None
         self._length = 0
         self._last: Any = None
         self._mask: Any = None
@@ -87,21 +101,32 @@ class Batch:
         layers = getattr(cache, "layers", ())
         return bool(layers) and all(type(layer).__name__ == "DynamicLayer" for layer in layers)
 
-    def begin(self, row: Row) -> str:
-        """Read the prompt of a new row and make its first token; returns its text.
+    def begin(self, row: Row) -> None:
+        """Take a new row, whose prompt `read` reads."""
+        self._stop_reading()
+        self.reading = row
 
-        The row stays, unless that was all.
+    def read(self) -> str | None:
+        """Read the next part of the prompt of ``reading``.
+
+        Returns:
+            None if there is more; else the text of the row's first token: it has joined the others,
+            unless that was all.
         """
-        torch = self._torch
-        with torch.inference_mode():
-            out = self._model(
-                input_ids=torch.tensor([row.prompt], device=self._device),
-                use_cache=True,
-                **self._only_last,
-            )
-            piece = row.accept(self._chosen(row, out.logits[0, -1]))
-            if not row.has_ended:
-                self._join(row, out.past_key_values)
+        row = self.reading
+        assert row is not None
+        try:
+            with self._torch.inference_mode():
+                scores, cache = self._read_part(row)
+                if scores is None:
+                    return None
+                piece = row.accept(self._chosen(row, scores))
+                if not row.has_ended:
+                    self._join(row, cache)
+        except BaseException:
+            self._stop_reading()
+            raise
+        self._stop_reading()
         return piece
 
     def step(self) -> list[tuple[Row, str]]:
@@ -131,17 +156,42 @@ class Batch:
 
     def remove(self, id: str) -> None:
         """Forget one row."""
+        if self.reading is not None and self.reading.id == id:
+            self._stop_reading()
         kept = [place for place, row in enumerate(self.rows) if row.id != id]
         if len(kept) < len(self.rows):
             with self._torch.inference_mode():
                 self._keep(kept)
 
     def clear(self) -> list[Row]:
-        """Forget all rows, whatever state they are in; returns them."""
+        """Forget all rows that are computed, whatever state they are in; returns them."""
         rows, self.rows = self.rows, []
         self.cache = self._mask = self._last = None
         self._length = 0
         return rows
+
+    def _read_part(self, row: Row) -> tuple[Any, Any]:
+        """The scores after the prompt and what the model remembers of it; None for "not yet"."""
+        end = self._read_tokens + self._part_tokens if self._reads_parts else len(row.prompt)
+        more = {} if self._read_cache is None else {"past_key_values": self._read_cache}
+        part = row.prompt[self._read_tokens : end]
+        out = self._model(
+            input_ids=self._torch.tensor([part], device=self._device),
+            use_cache=True,
+            **self._only_last,
+            **more,
+        )
+        if end >= len(row.prompt):
+            return out.logits[0, -1], out.past_key_values
+        if self.can_hold_several(out.past_key_values):
+            self._read_tokens, self._read_cache = end, out.past_key_values
+        else:
+            self._reads_parts = False  # who knows whether it can go on from there: read all anew
+        return None, None
+
+    def _stop_reading(self) -> None:
+        self.reading = self._read_cache = None
+        self._read_tokens = 0
 
     def _accepted(self, row: Row, likeliest: int, scores: Any) -> str:
         """The next piece of a row; what goes wrong with it is its own affair."""

@@ -1,7 +1,7 @@
 """The worker's work: takes commands, computes, reports.  Runs in the worker's main thread.
 
-Between two steps of the batch it looks at what has come in, so that a request can join, and one
-that is not wanted any more leaves, while others are being answered.
+Between two steps of the batch, and two parts of a prompt, it looks at what has come in, so that a
+request can join, and one that is not wanted any more leaves, while others are being answered.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import queue
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from ...errors import LLMError, ProviderAPIError
@@ -30,6 +31,9 @@ from .protocol import (
     Text,
     Vectors,
 )
+
+# How long prompts are read before answers get their next token, in seconds.
+_READS_FOR_S = 0.1
 
 
 class Engine:
@@ -60,11 +64,15 @@ class Engine:
     def run(self) -> None:
         """Work for ever; the process ends with the app's end of the pipe."""
         while True:
-            idle = not self._waiting and not (self._batch and self._batch.rows)
-            for command in self._arrived(wait=idle):
+            for command in self._arrived(wait=self._is_idle):
                 self._take(command)
-            self._admit()
+            self._read()
             self._step()
+
+    @property
+    def _is_idle(self) -> bool:
+        batch = self._batch
+        return not self._waiting and (batch is None or not (batch.rows or batch.reading))
 
     def _arrived(self, *, wait: bool) -> Iterator[Command]:
         if wait:
@@ -80,6 +88,9 @@ class Engine:
             case Load():
                 self._guarded(None, lambda: self._load(command))
             case Generate():
+                if self._batch is None:
+                    self._fail(command.id, ProviderAPIError("this model cannot write answers"))
+                    return
                 self._waiting.append(command)
                 # Sorting is stable: who came first goes first among equals.
                 self._waiting.sort(key=lambda waiting: waiting.rank)
@@ -105,17 +116,21 @@ class Engine:
             self._max_batch = command.max_batch
         self._send(model.described)
 
-    def _admit(self) -> None:
-        """Let waiting requests join as long as there is room."""
-        while self._waiting and self._batch is not None and self._has_room(self._batch):
+    def _read(self) -> None:
+        """Read prompts that wait, as long as there is room; not for so long that answers falter."""
+        ends_s = monotonic() + _READS_FOR_S
+        while monotonic() < ends_s and (row := self._next_to_read()) is not None:
+            self._guarded(row.id, lambda row=row: self._read_part(row))  # type: ignore[misc]
+
+    def _next_to_read(self) -> Row | None:
+        """The row whose prompt is to be read: the one that is begun, or the first that waits."""
+        batch = self._batch
+        while batch is not None and batch.reading is None and self._waiting:
+            if not self._has_room(batch):
+                return None
             command = self._waiting.pop(0)
             self._guarded(command.id, lambda command=command: self._begin(command))  # type: ignore[misc]
-            for late in self._arrived(wait=False):  # reading a prompt takes a while
-                self._take(late)
-        if self._waiting and self._batch is None:
-            for command in self._waiting:
-                self._fail(command.id, ProviderAPIError("this model cannot write answers"))
-            self._waiting.clear()
+        return None if batch is None else batch.reading
 
     def _has_room(self, batch: Batch) -> bool:
         if not batch.rows:
@@ -134,10 +149,16 @@ class Engine:
             ends=model.ends,
             sampler=model.sampler(command.sampling),
             text=model.text(command.sampling),
+            opening=opening,
         )
-        piece = batch.begin(row)
-        self._send(Began(command.id, len(prompt), opening))
-        self._tell(row, piece)
+        batch.begin(row)
+
+    def _read_part(self, row: Row) -> None:
+        assert self._batch is not None
+        piece = self._batch.read()
+        if piece is not None:
+            self._send(Began(row.id, len(row.prompt), row.opening))
+            self._tell(row, piece)
 
     def _step(self) -> None:
         batch = self._batch

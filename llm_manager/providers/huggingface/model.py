@@ -81,7 +81,6 @@ class LocalModel:
             device=str(weight.device),
             dtype=str(weight.dtype).removeprefix("torch."),
             parameters=sum(parameter.numel() for parameter in self.model.parameters()),
-            batches=self.is_generative,
         )
 
     def tokens_of(self, prompt: Prompt) -> tuple[list[int], str]:

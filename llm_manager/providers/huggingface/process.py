@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
+import itertools
 import logging
 import os
 import queue
@@ -54,6 +55,7 @@ _KEPT_LINES = 20
 _ENDS_WITHIN_S = 2.0
 
 Asking = Generate | Count | Embed
+_numbers = itertools.count(1)
 _abandoned: list[subprocess.Popen[bytes]] = []
 
 
@@ -111,7 +113,6 @@ class Worker:
         self.model = ""
         self.loaded: Loaded | None = None
         self.hello: Hello | None = None
-        self.requests = 0
         self._on_progress = on_progress
         self._on_death = on_death
         self._channels: dict[str | None, Channel] = {}
@@ -165,14 +166,14 @@ class Worker:
         Raises:
             LLMError: the request failed, or the worker ended.
         """
+        # A request that is tried again must not read what is still said about the first attempt.
+        command = msgspec.structs.replace(command, id=f"{command.id}/{next(_numbers)}")
         async with self._channel(command.id) as channel:
-            self.requests += 1
             try:
                 self._send(command)
                 while True:
                     yield await channel.get()
             finally:
-                self.requests -= 1
                 self._send(Cancel(command.id))
 
     def end(self) -> None:

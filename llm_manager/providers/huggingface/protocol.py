@@ -21,7 +21,7 @@ _LENGTH = struct.Struct(">I")
 MESSAGE_LIMIT_BYTES = 256 * 1024 * 1024
 
 
-class Sampling(Data, frozen=True, kw_only=True):
+class Sampling(Data, frozen=True, kw_only=True, rename="lower"):
     """How tokens are chosen; None leaves it to the model's own settings, else to transformers'.
 
     Attributes:
@@ -133,13 +133,11 @@ class Loaded(msgspec.Struct, frozen=True, tag="loaded"):
     Attributes:
         device, dtype: where it is, and in which number format.
         parameters: how many numbers it has.
-        batches: whether several requests can be computed together.
     """
 
     device: str
     dtype: str
     parameters: int
-    batches: bool
 
 
 class Began(msgspec.Struct, frozen=True, tag="began"):

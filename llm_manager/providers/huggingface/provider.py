@@ -6,7 +6,7 @@ import asyncio
 import importlib.util
 import os
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing, suppress
+from contextlib import AbstractAsyncContextManager, aclosing
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -112,6 +112,7 @@ class HuggingFaceProvider(BaseLLMProvider):
         self._max_batch = max_batch
         self._threads = threads or max(_usable_cores() // 2, 1)
         self._command = worker_command
+        # The loop that was used last: there a worker's death is told.
         self._loop: asyncio.AbstractEventLoop | None = None
         self._told = ("", "", 0.0)
         self._workers = Workers(
@@ -135,7 +136,7 @@ class HuggingFaceProvider(BaseLLMProvider):
             ModelNotFoundError: it is not on this machine and cannot be fetched, or is no model.
             ConfigurationError: it does not fit into memory, or the settings cannot work.
         """
-        async with self._connection.request(), self._workers.holding(model):
+        async with self._connection.request(), self._holding(model):
             pass
 
     async def unload_model(self, model: str) -> None:
@@ -216,7 +217,7 @@ class HuggingFaceProvider(BaseLLMProvider):
         return await asyncio.to_thread(look)
 
     async def _count_tokens(self, request: LLMRequest) -> int | None:
-        async with self._workers.holding(request.model) as worker:
+        async with self._holding(request.model) as worker:
             reports = worker.ask(Count(request.id, answers.prompt(request)))
             async with aclosing(reports) as told:
                 async for report in told:
@@ -229,7 +230,7 @@ class HuggingFaceProvider(BaseLLMProvider):
         command = answers.embedding(request) if embeds else answers.generation(request)
         await self._check_model(request)
         async with (
-            self._workers.holding(request.model) as worker,
+            self._holding(request.model) as worker,
             aclosing(worker.ask(command)) as reports,
             aclosing(answers.answer(request, reports)) as deltas,
         ):
@@ -253,6 +254,10 @@ class HuggingFaceProvider(BaseLLMProvider):
             )
 
     # ---- workers ---------------------------------------------------------------------------------
+
+    def _holding(self, model: str) -> AbstractAsyncContextManager[Worker]:
+        self._loop = asyncio.get_running_loop()
+        return self._workers.holding(model)
 
     async def _files_of(self, model: str) -> Path:
         """The folder with the model's files, fetched from the Hub if need be."""
@@ -300,10 +305,13 @@ class HuggingFaceProvider(BaseLLMProvider):
 
     def _died(self, worker: Worker) -> None:
         """A worker has ended unasked: say so, even if nobody asks anything of it."""
-        loop = self._loop
-        if loop is not None:
-            with suppress(RuntimeError):  # it is closed: the next request will notice
-                loop.call_soon_threadsafe(self._lost, worker)
+        try:
+            if self._loop is not None and self._loop.is_running():
+                self._loop.call_soon_threadsafe(self._lost, worker)
+                return
+        except RuntimeError:
+            pass  # it was closed just now
+        self._lost(worker)
 
     def _lost(self, worker: Worker) -> None:
         self._workers.lost(worker)

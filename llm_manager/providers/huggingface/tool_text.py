@@ -45,8 +45,8 @@ class ToolText:
         self._held += text
         while self._held:
             if not self._begun and not self._inside:
-                bare = self._held.lstrip()
-                if not bare:
+                bare = "".join(self._held.split())
+                if bare in ("", "["):
                     return
                 self._begun = True
                 if bare.startswith(("{", "[{")):
@@ -103,7 +103,7 @@ def _calls(text: str, names: frozenset[str]) -> list[tuple[str, str]]:
     """The calls in a JSON text: name and arguments as JSON.  Empty if it is anything else."""
     try:
         found = json.loads(text.strip())
-    except ValueError:
+    except (ValueError, RecursionError):
         return []
     calls = []
     for item in found if isinstance(found, list) else [found]:
@@ -122,6 +122,6 @@ def _call(item: Any, names: frozenset[str]) -> tuple[str, str] | None:
         item = function
     name = item.get("name")
     arguments = item.get("arguments", item.get("parameters", {}))
-    if name not in names:
+    if not isinstance(name, str) or name not in names:
         return None
     return name, arguments if isinstance(arguments, str) else json.dumps(arguments)

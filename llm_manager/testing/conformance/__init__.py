@@ -27,6 +27,8 @@ from .features import FeatureChecks
 from .in_process_features import InProcessFeatureChecks
 from .leaving import LeavingChecks, WireLeavingChecks
 from .lifecycle import InProcessLifecycleChecks, LifecycleChecks, ServerLifecycleChecks
+from .models import ModelChecks, WireModelChecks
+from .operations import OperationChecks
 from .secrets import SecretChecks
 from .wire import Wanted
 
@@ -35,6 +37,7 @@ __all__ = [
     "ConformanceError",
     "FeatureChecks",
     "InProcessConformance",
+    "OperationChecks",
     "ProviderConformance",
     "Wanted",
 ]
@@ -43,11 +46,14 @@ __all__ = [
 class ProviderConformance(
     LifecycleChecks,
     ServerLifecycleChecks,
+    ModelChecks,
+    WireModelChecks,
     AnswerChecks,
     WireAnswerChecks,
     WireLeavingChecks,
     FailureChecks,
     FeatureChecks,
+    OperationChecks,
     SecretChecks,
     HttpKit,
 ):
@@ -57,6 +63,7 @@ class ProviderConformance(
 class InProcessConformance(
     LifecycleChecks,
     InProcessLifecycleChecks,
+    ModelChecks,
     AnswerChecks,
     LeavingChecks,
     InProcessFeatureChecks,

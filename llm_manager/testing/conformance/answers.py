@@ -4,32 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from msgspec import structs
 
-from ...messages import (
-    Delta,
-    FinishDelta,
-    LLMMessage,
-    LLMRequest,
-    LLMStreamEvent,
-    MetaDelta,
-    RawDelta,
-    TextDelta,
-    ToolCallDelta,
-    Usage,
-    UsageDelta,
-)
-from ...policy import Exchange, Publish
+from ...messages import LLMMessage, LLMStreamEvent, Usage
 from ...policy.deadline import DeadlinePolicy
 from ...policy.retry import RetryPolicy
 from ..peer import Reply, Request
-from .base import HttpKit
-from .common import CommonChecks
+from .base import Conformance, HttpKit
+from .deltas import DeltaWatch, expect_sensible
 from .expect import expect
 from .stage import Stage, check
 from .wire import WORDS, Wanted, halted_within, in_one_piece, says, with_steps_behind
@@ -37,7 +23,7 @@ from .wire import WORDS, Wanted, halted_within, in_one_piece, says, with_steps_b
 TRICKY = Wanted(text=("naïve ", "– 😀 ", "日本\n", '"quoted\\" ', "end."))
 
 
-class AnswerChecks(CommonChecks):
+class AnswerChecks(Conformance):
     """What every provider does."""
 
     @check
@@ -92,7 +78,7 @@ class AnswerChecks(CommonChecks):
         expect_sensible(watch.deltas)
 
 
-class WireAnswerChecks(CommonChecks, HttpKit):
+class WireAnswerChecks(HttpKit):
     """What only a provider with a server does."""
 
     @pytest.mark.parametrize("write_size", [1, 7, None], ids=["bytes", "sevens", "one_write"])
@@ -236,49 +222,13 @@ class WireAnswerChecks(CommonChecks, HttpKit):
         flat = json.dumps(sent, ensure_ascii=False)
         places = [flat.find(f"Marker-{word}") for word in ("first", "answer")]
         expect(places == sorted(places), "the messages are sent in another order")
+        model = self.sent_model or self.model
         expect(
-            says(sent, self.model) or self.model in request.path,
-            f"the model {self.model!r} is named neither in the body nor in the path",
+            says(sent, model) or model in request.path,
+            f"the model {model!r} is named neither in the body nor in the path",
         )
         for name, value in self.sends_options.items():
             expect(says(sent, value), f"the option {name}={value!r} is not sent")
         for name, value in self.expected_headers.items():
             found = request.headers.get(name)
             expect(found == value, f"the header {name!r} is {found!r} instead of {value!r}")
-
-
-class DeltaWatch:
-    """A policy that writes down what the provider's own exchange yields."""
-
-    def __init__(self) -> None:
-        self.deltas: list[Delta] = []
-
-    def wrap(self, exchange: Exchange, publish: Publish) -> Exchange:
-        async def watched(request: LLMRequest) -> AsyncGenerator[Delta, None]:
-            self.deltas.clear()
-            async for delta in exchange(request):
-                self.deltas.append(delta)
-                yield delta
-
-        return watched
-
-
-def expect_sensible(deltas: list[Delta]) -> None:
-    """What holds for the pieces of every complete answer."""
-    ends = [place for place, delta in enumerate(deltas) if isinstance(delta, FinishDelta)]
-    expect(len(ends) == 1, f"an answer has one FinishDelta, this one has {len(ends)}: {deltas}")
-    late = [
-        d for d in deltas[ends[0] + 1 :] if not isinstance(d, UsageDelta | MetaDelta | RawDelta)
-    ]
-    expect(not late, f"nothing but figures may come behind the FinishDelta, but there is {late}")
-    empty = [delta for delta in deltas if isinstance(delta, TextDelta) and not delta.text]
-    expect(not empty, f"{len(empty)} pieces of the text are empty; leave them out")
-    begun: set[int] = set()
-    for delta in deltas:
-        if isinstance(delta, ToolCallDelta):
-            expect(
-                delta.index in begun or (delta.name and delta.id),
-                f"the first piece of tool call {delta.index} lacks its name or id: {delta}",
-            )
-            begun.add(delta.index)
-    expect(begun == set(range(len(begun))), f"tool calls are numbered {sorted(begun)}, not from 0")

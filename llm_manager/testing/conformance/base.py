@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from ...errors import LLMError
-from ...messages import Capability, Usage
+from ...messages import Usage
 from ...provider import BaseLLMProvider
 from ..peer import Answer, Reply, Request
 from .server import Server
@@ -26,12 +26,14 @@ class Conformance(ABC):
         model: id of a model that requests of the kit go to.
         prompt: what the kit asks.
         has_models: whether the provider knows its models without being told.
+        wanted: the answer that most checks get.
         limit_s: how long the kit waits for something that takes milliseconds when all is well.
     """
 
     model: str = "model-1"
     prompt: str = "Say alpha, bravo and charlie."
     has_models: bool = True
+    wanted: Wanted = Wanted(usage=Usage(prompt_tokens=11, completion_tokens=3))
     limit_s: float = 10.0
 
     @abstractmethod
@@ -89,6 +91,11 @@ class HttpKit(Conformance):
         expected_headers: other headers that every question must have, with their values.
         usage_details: fields of `Usage` that the vendor's figures tell, besides the two sums.
         sends_options: options that must be found in the body of a question.
+        connecting_asks: whether connecting asks the server for anything, be it a model list; where
+            it does not, a wrong key or an outage is found by the first question.
+        sent_model: what a question calls the model, if not by its id.
+        keeps_idle_connections: whether connections on which nothing is asked may stay open after
+            `close`, because a library shares them between its users.
         keep_alive: what the vendor sends to keep a connection open; None: nothing.
     """
 
@@ -103,6 +110,9 @@ class HttpKit(Conformance):
     expected_headers: Mapping[str, str] = {}
     usage_details: tuple[str, ...] = ("cached_tokens",)
     sends_options: Mapping[str, Any] = {"temperature": 0.625, "max_tokens": 4321}
+    connecting_asks: bool = True
+    sent_model: str | None = None
+    keeps_idle_connections: bool = False
     keep_alive: bytes | None = b": keep-alive\n\n"
 
     # ---- to write --------------------------------------------------------------------------------
@@ -191,11 +201,3 @@ class HttpKit(Conformance):
             return reply
         last = wanted.text[wanted.hang_after - 1] if wanted.hang_after else None
         return stopped_behind(reply, last, "hang")
-
-    def claims(self, capability: Capability) -> bool:
-        """Whether the provider says that it can do something."""
-        provider = self.make_provider(f"http://127.0.0.1:9{self.base_path}", **self._key())
-        return capability in provider.capabilities
-
-    def _key(self) -> dict[str, str]:
-        return {} if self.key_header is None else {"api_key": KEY}

@@ -26,7 +26,6 @@ from ...errors import (
 )
 from ..peer import Reply, Step
 from .base import HttpKit
-from .common import CommonChecks
 from .expect import expect, raises
 from .stage import Stage, check
 from .wire import WORDS, Ending, Wanted, in_one_piece, stopped_behind, with_steps_behind
@@ -50,7 +49,7 @@ TROUBLES: dict[int, tuple[type[LLMError], ...]] = {
 }
 
 
-class FailureChecks(CommonChecks, HttpKit):
+class FailureChecks(HttpKit):
     """What a provider with a server makes of the server's failures."""
 
     @pytest.mark.parametrize("status", REFUSALS)

@@ -8,7 +8,6 @@ from ...errors import UnsupportedFeatureError
 from ...messages import Capability, FilePart, ImagePart, LLMMessage, ToolDefinition
 from ...provider import BaseLLMProvider
 from .base import InProcessKit
-from .common import CommonChecks
 from .expect import expect, raises
 from .stage import Stage, check
 
@@ -22,7 +21,7 @@ _ASKING: dict[Capability, dict[str, Any]] = {
 }
 
 
-class InProcessFeatureChecks(CommonChecks, InProcessKit):
+class InProcessFeatureChecks(InProcessKit):
     """What it claims is taken, what it does not claim is refused before anything begins."""
 
     @check

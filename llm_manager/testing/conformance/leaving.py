@@ -16,8 +16,7 @@ from ...messages import LLMResponse, LLMStreamEvent
 from ...provider import BaseLLMProvider
 from ...stream import LLMStream
 from ..peer import Reply
-from .base import HttpKit
-from .common import CommonChecks
+from .base import Conformance, HttpKit
 from .expect import expect, raises
 from .stage import Stage, check
 from .wire import WORDS
@@ -39,7 +38,7 @@ OUTCOMES = {
 }
 
 
-class LeavingChecks(CommonChecks):
+class LeavingChecks(Conformance):
     """What every provider does."""
 
     @pytest.mark.parametrize("way", WAYS)

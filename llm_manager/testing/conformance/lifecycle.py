@@ -1,4 +1,4 @@
-"""Checks of connecting, status, models, healing and closing."""
+"""Checks of connecting, status, healing and closing."""
 
 from __future__ import annotations
 
@@ -9,18 +9,13 @@ import pytest
 
 from ...errors import (
     AuthenticationError,
-    InvalidResponseError,
     LLMError,
-    ModelNotFoundError,
     ProviderConnectionError,
     ProviderError,
 )
-from ...messages import LLMModelInfo
 from ...provider import BaseLLMProvider
 from ...status import ProviderStatus, Reason
-from ..peer import Reply
-from .base import HttpKit, InProcessKit
-from .common import CommonChecks
+from .base import Conformance, HttpKit, InProcessKit
 from .expect import expect, raises
 from .stage import Stage, check
 
@@ -30,7 +25,7 @@ ROUND_TRIP = [
 ]  # fmt: skip
 
 
-class LifecycleChecks(CommonChecks):
+class LifecycleChecks(Conformance):
     """What every provider does."""
 
     def test_building_one_touches_nothing(self) -> None:
@@ -125,26 +120,6 @@ class LifecycleChecks(CommonChecks):
                 self.arrange(server, provider, self.wanted)
             asyncio.run(provider.close(0))
 
-    # ---- models ----------------------------------------------------------------------------------
-
-    @check
-    async def test_it_lists_its_models(self, stage: Stage) -> None:
-        provider = stage.make()
-        models = await provider.get_available_models()
-        for model in models:
-            expect(
-                isinstance(model, LLMModelInfo) and model.provider_id == provider.id,
-                f"_list_models gives {model!r:.80}; it must be a LLMModelInfo",
-            )
-        ids = [model.id for model in models]
-        expect(len(ids) == len(set(ids)), f"the model list names a model twice: {ids}")
-        if self.has_models:
-            expect(self.model in ids, f"the model list {ids} lacks {self.model!r}")
-            info = await provider.get_model_info(self.model)
-            expect(info.id == self.model, f"get_model_info({self.model!r}) gives {info.id!r}")
-        with raises(ModelNotFoundError, "somebody asks for a model that there is not"):
-            await provider.get_model_info("no-such-model-anywhere")
-
 
 class InProcessLifecycleChecks(InProcessKit):
     """What only a provider without a server does."""
@@ -164,11 +139,12 @@ class InProcessLifecycleChecks(InProcessKit):
         )
 
 
-class ServerLifecycleChecks(CommonChecks, HttpKit):
+class ServerLifecycleChecks(HttpKit):
     """What only a provider with a server does."""
 
     @check
     async def test_a_key_that_is_refused_is_a_failure_for_good(self, stage: Stage) -> None:
+        self._needs_a_probe()
         provider = stage.make()
         stage.server.refuses(self.error(401, "who are you?"))
         with raises(AuthenticationError, "the server answers 401 while connecting"):
@@ -181,6 +157,7 @@ class ServerLifecycleChecks(CommonChecks, HttpKit):
 
     @check
     async def test_a_refused_key_can_be_mended(self, stage: Stage) -> None:
+        self._needs_a_probe()
         provider = stage.make()
         stage.server.refuses(self.error(401, "who are you?"))
         with raises(AuthenticationError, "the server answers 401 while connecting"):
@@ -191,6 +168,7 @@ class ServerLifecycleChecks(CommonChecks, HttpKit):
 
     @check
     async def test_a_server_that_is_away_at_first_is_found_later(self, stage: Stage) -> None:
+        self._needs_a_probe()
         provider = stage.make()
         await stage.server.goes_away()
         with raises(ProviderConnectionError, "there is no server") as caught:
@@ -205,6 +183,7 @@ class ServerLifecycleChecks(CommonChecks, HttpKit):
 
     @check
     async def test_a_lost_server_is_noticed_and_found_again(self, stage: Stage) -> None:
+        self._needs_a_probe()
         provider = stage.make()
         await provider.connect()
         await stage.server.goes_away()
@@ -223,6 +202,7 @@ class ServerLifecycleChecks(CommonChecks, HttpKit):
 
     @check
     async def test_a_server_in_trouble_is_tried_again(self, stage: Stage) -> None:
+        self._needs_a_probe()
         provider = stage.make()
         stage.server.refuses(self.error(503, "not now"))
         with raises(ProviderError, "the server answers 503 while connecting"):
@@ -234,53 +214,9 @@ class ServerLifecycleChecks(CommonChecks, HttpKit):
         stage.server.accepts()
         await self._heals(provider)
 
+    def _needs_a_probe(self) -> None:
+        if not self.connecting_asks:
+            pytest.skip("connecting asks the server nothing")
+
     async def _heals(self, provider: BaseLLMProvider) -> None:
         await provider.wait_for("connected", self.limit_s)
-
-    # ---- models ----------------------------------------------------------------------------------
-
-    @check
-    async def test_a_model_list_that_differs_is_announced(self, stage: Stage) -> None:
-        self._needs_a_list()
-        provider = stage.make()
-        await provider.get_available_models()
-        stage.server.model_ids = (self.model, "brand-new-model")
-        await provider.get_available_models(refresh=True)
-        await provider.get_available_models(refresh=True)
-        first, *further = stage.events_of(provider).named("modelsChanged")
-        expect(
-            set(first.added) == {self.model, "another-model"},
-            f"the first model list announces {first.added} as added",
-        )
-        told = [(event.added, event.removed) for event in further]
-        expect(
-            told == [(("brand-new-model",), ("another-model",))],
-            f"one model was added and one removed; what is announced as (added, removed) is {told}",
-        )
-
-    @pytest.mark.parametrize("what", ["trouble", "a web page", "nothing", "something else"])
-    @check
-    async def test_a_model_list_that_cannot_be_read_is_not_an_empty_one(
-        self, stage: Stage, what: str
-    ) -> None:
-        self._needs_a_list()
-        provider = stage.make()
-        known = await provider.get_available_models()
-        page = b"<html><title>Welcome to the hotel</title></html>"
-        stage.server.model_list = {
-            "trouble": self.error(500, "out of order"),
-            "a web page": Reply(body=[page], headers={"content-type": "text/html"}),
-            "nothing": Reply(),
-            "something else": Reply.json({"greeting": "hello"}),
-        }[what]
-        kinds = ProviderError if what == "trouble" else InvalidResponseError
-        with raises(kinds, f"the server answers the question for its models with {what}"):
-            await provider.get_available_models(refresh=True)
-        expect(
-            list(provider.known_models) == known,
-            f"the model list was {len(known)} long and is now {provider.known_models!r:.100}",
-        )
-
-    def _needs_a_list(self) -> None:
-        if self.models_path is None:
-            pytest.skip("the server has no model list")

@@ -15,13 +15,12 @@ from ...errors import LLMError
 from ...provider import BaseLLMProvider
 from ..peer import Request
 from .base import KEY, HttpKit
-from .common import CommonChecks
 from .expect import expect
 from .stage import Stage, check
 from .wire import WORDS, with_steps_behind
 
 
-class SecretChecks(CommonChecks, HttpKit):
+class SecretChecks(HttpKit):
     """What a provider does with its key."""
 
     @check

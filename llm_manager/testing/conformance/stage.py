@@ -30,8 +30,10 @@ else:
     KitT = TypeVar("KitT")
 P = ParamSpec("P")
 
-# Threads that stay: those of the library itself, and the pools that asyncio keeps for a loop.
-_LASTING_THREADS = ("llm-manager", "llm_manager", "asyncio_", "scripted-peer")
+# Threads that stay: those of this library, and the pools that asyncio and AnyIO keep.
+_LASTING_THREADS = (
+    "llm-manager", "llm_manager", "asyncio_", "AnyIO worker thread", "scripted-peer",
+)  # fmt: skip
 
 
 class Stage:
