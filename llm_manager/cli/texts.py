@@ -89,7 +89,7 @@ def described(event: Event, arrow: str = "->") -> str | None:
             return f"{event.previous or 'none'} {arrow} {event.current or 'none'}"
         case ModelLoadProgress():
             done = "" if event.fraction is None else f" {event.fraction:.0%}"
-            return f"{event.model}: {event.phase}{done}"
+            return f"{event.model}: {event.phase}{done}" if event.model else event.phase
         case ModelLoaded():
             return f"{event.model} is {'in memory' if event.phase == 'loaded' else 'on disk'}"
         case ModelUnloaded():

@@ -660,3 +660,11 @@ def test_what_a_models_files_say_is_read_without_loading_it(tiny: str) -> None:
     assert model.context_window_tokens == CONTEXT_TOKENS
     assert model.source_of("context_window_tokens") == "endpoint"
     assert model.size_bytes
+
+
+async def test_half_a_character_in_a_prompt_is_a_mistake_of_the_caller(
+    provider: HuggingFaceProvider,
+) -> None:
+    with pytest.raises(InvalidParameterError, match="cannot be written as text"):
+        await provider.generate_completion(None, "a\ud800b", options=GREEDY)
+    assert (await provider.generate_completion(None, "hello", options=GREEDY)).text

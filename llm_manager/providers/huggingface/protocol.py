@@ -12,6 +12,7 @@ from typing import IO, Annotated, Any, TypeAlias, TypeVar
 import msgspec
 from msgspec import Meta
 
+from ...errors import InvalidParameterError
 from ...messages import Data
 from .settings import LoadSettings
 
@@ -204,8 +205,15 @@ encode = msgspec.msgpack.Encoder().encode
 
 
 def framed(message: Command | Report) -> bytes:
-    """A message as it goes over the pipe."""
-    body = encode(message)
+    """A message as it goes over the pipe.
+
+    Raises:
+        InvalidParameterError: a text in it is none, e.g. half of a surrogate pair.
+    """
+    try:
+        body = encode(message)
+    except UnicodeEncodeError as error:
+        raise InvalidParameterError(f"the request cannot be written as text: {error}") from None
     return _LENGTH.pack(len(body)) + body
 
 
