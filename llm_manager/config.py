@@ -105,7 +105,8 @@ class ApiKey:
     def known(self) -> tuple[str, ...]:
         """What must not appear in any error: the key, as far as it is known without asking."""
         if self._source is None:
-            return tuple(value for v in self.variables if (value := os.environ.get(v)))
+            found = (os.environ.get(v, "").strip() for v in self.variables)
+            return tuple(value for value in found if value)
         known = self._source if isinstance(self._source, Secret) else self._latest
         return () if known is None else (known.reveal(),)
 

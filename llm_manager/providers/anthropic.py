@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 from ..config import warn_if_key_is_readable
 from ..errors import InvalidParameterError
 from ..messages import LLMModelInfo, LLMRequest
-from ..transport.sdk import SdkTransport
+from ..transport.sdk import SdkTransport, address_of
 from ..wire.anthropic_messages import AnthropicMessages
 from ..wire.anthropic_models import ModelTraits, decode_models, traits_of_name
 from ..wire.anthropic_request import decode_count, encode_count, left_out
@@ -31,7 +31,8 @@ class AnthropicProvider(HttpProvider):
 
     Args:
         base_url: where the service is; default: ``ANTHROPIC_BASE_URL``, else Anthropic.
-        api_key: default: ``ANTHROPIC_API_KEY``.
+        api_key: the key, or a function or coroutine function that returns it; default:
+            ``ANTHROPIC_API_KEY``.
         client: an asynchronous client of the SDK to use instead of an own one, e.g.
             ``AsyncAnthropicBedrock`` or ``AsyncAnthropicVertex``; its own address and key count,
             and the caller closes it.
@@ -42,6 +43,7 @@ class AnthropicProvider(HttpProvider):
     Raises:
         ConfigurationError: the address cannot be one.
         AuthenticationError: the given key cannot be sent.
+        InvalidParameterError: ``client`` is none.
     """
 
     kind = "anthropic"
@@ -67,7 +69,7 @@ class AnthropicProvider(HttpProvider):
         switches = {"anthropic-beta": ",".join(betas)} if betas else {}
         more.setdefault("name", "Anthropic")
         super().__init__(
-            base_url=base_url if client is None else str(client.base_url),
+            base_url=base_url if client is None else address_of(client, "anthropic"),
             headers={**switches, **(headers or {})},
             client=client,
             default_base_url=DEFAULT_BASE_URL,
@@ -82,7 +84,7 @@ class AnthropicProvider(HttpProvider):
         self.codec = AnthropicMessages(self._traits_of)
 
     async def _open(self) -> None:
-        if self._key.resolve() is not None:
+        if await self._key.ask() is not None:
             warn_if_key_is_readable(self.base_url, self.id)
         self._transport = SdkTransport(
             "anthropic",
@@ -94,9 +96,9 @@ class AnthropicProvider(HttpProvider):
         )
         await self._transport.open()
 
-    def _new_client(self, sdk: Any, http_client: Any) -> Any:
+    async def _new_client(self, sdk: Any, http_client: Any) -> Any:
         return sdk.AsyncAnthropic(
-            api_key=self._key.resolve(),
+            api_key=await self._key.ask(),
             base_url=self.base_url,
             http_client=http_client,
             max_retries=0,

@@ -117,8 +117,7 @@ class HttpProvider(BaseLLMProvider):
         return self._headers if key is None else {**self._headers, "authorization": f"Bearer {key}"}
 
     def _secrets(self) -> Sequence[str]:
-        key = self._key.resolve()
-        return () if key is None else (key,)
+        return self._key.known
 
 
 def _address(given: str | None, variables: Sequence[str], default: str | None) -> tuple[str, str]:

@@ -20,7 +20,8 @@ from ..wire.openai_chat import ChatDialect, OpenAIChat
 from ..wire.openai_embeddings import OpenAIEmbeddings
 from ..wire.openai_models import decode_models
 from ..wire.openai_names import is_reasoning_model
-from ..wire.openai_responses import OpenAIResponses, Summary
+from ..wire.openai_responses import OpenAIResponses
+from ..wire.openai_responses_request import Summary
 from .http import HttpProvider
 from .row import CHAT, EMBEDDINGS
 

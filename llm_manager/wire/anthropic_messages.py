@@ -13,12 +13,12 @@ service wants them back unchanged.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
-from ..errors import InvalidResponseError, ProviderError, StreamInterruptedError
+from ..errors import ProviderError, StreamInterruptedError
 from ..messages import (
     Delta,
     FinishDelta,
@@ -36,8 +36,9 @@ from .anthropic_content import ORIGIN, encode_part
 from .anthropic_models import ModelTraits, traits_of_name
 from .anthropic_request import encode_request
 from .aws_events import AwsEventFramer
+from .decoding import BLANK, EventStreamDecoder
 from .failures import from_error_object, read_json, unreadable
-from .framing import DEFAULT_MAX_LINE_BYTES, SSEEvent, SSEFramer, ThenError
+from .framing import DEFAULT_MAX_LINE_BYTES, SSEEvent
 from .loose import UNREADABLE, document, field, text, whole_number
 
 __all__ = ["ORIGIN", "AnthropicMessages", "AnthropicMessagesDecoder"]
@@ -98,10 +99,6 @@ class _Event(msgspec.Struct, gc=False):
 
 _decode_event = msgspec.json.Decoder(_Event).decode
 
-# A name says nothing that the data does not say.  Without the name of the most frequent event the
-# framer has its quickest path; wherever the name is cut in two, it stays and does no harm.
-_NAMED_DELTA, _DATA = b"event: content_block_delta\ndata: ", b"data: "
-
 _REASONS: dict[str, FinishReason] = {
     "end_turn": "stop",
     "stop_sequence": "stop",
@@ -113,12 +110,9 @@ _REASONS: dict[str, FinishReason] = {
 _COUNTS = (
     "input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens",
 )  # fmt: skip
-# So much of the beginning is kept, to tell what an answer is that has no events in it.
-_START_BYTES = 400
-_BLANK = b" \t\r\n\xef\xbb\xbf"
 
 
-class AnthropicMessagesDecoder:
+class AnthropicMessagesDecoder(EventStreamDecoder):
     """The decoder of one answer.
 
     Only ``message_stop`` is a proper end.  What is said of the answer before it begins (its model,
@@ -129,58 +123,24 @@ class AnthropicMessagesDecoder:
         max_line_bytes: longest event, or whole document, that is accepted.
     """
 
+    unnamed = b"event: content_block_delta\ndata: ", b"data: "
+
     def __init__(
         self, request: LLMRequest, *, max_line_bytes: int = DEFAULT_MAX_LINE_BYTES
     ) -> None:
+        super().__init__(max_line_bytes)
         self._include_raw = request.options.include_raw
-        self._max_bytes = max_line_bytes
-        self._framer: SSEFramer | AwsEventFramer = SSEFramer(max_line_bytes=max_line_bytes)
-        self._start = b""
-        self._document: bytearray | None = None
-        self._failure: ProviderError | None = None
         self._deltas: list[Delta] = []
         self._held_back: list[Delta] = []
         self._blocks = AnswerBlocks(self._emit)
         self._counts: dict[str, int] = {}
         self._usage: Usage | None = None
-        self._begun = False
         self._finished = False
         self._done = False
         # Index of the block of which a piece is a TextDelta and nothing else.
         self._text_index = -1
 
-    def feed(self, data: bytes) -> Sequence[Delta]:
-        """The deltas that ``data`` completes.
-
-        Raises:
-            ProviderError: the answer contains an error, or cannot be read.  If deltas precede it
-                in ``data``, these are returned, and iterating raises it behind the last.
-        """
-        if self._failure is not None:
-            raise self._failure
-        if not self._begun and len(self._start) < _START_BYTES:
-            self._look_at_start(data)
-        if self._document is None:
-            return self._read(self._framer.feed(data.replace(_NAMED_DELTA, _DATA)))
-        self._document += data
-        if len(self._document) > self._max_bytes:
-            raise InvalidResponseError(
-                f"the answer is longer than {self._max_bytes} bytes", code="line_too_long"
-            )
-        return []
-
-    def close(self) -> Sequence[Delta]:
-        """The last deltas.
-
-        Raises:
-            StreamInterruptedError: the answer had not ended properly.
-            ProviderError: what came is no answer.
-        """
-        if self._failure is not None:
-            raise self._failure
-        if self._document is not None:
-            self._take_message(bytes(self._document).lstrip(_BLANK))
-            return self._taken()
+    def _ended(self) -> list[Delta]:
         # What is left may be half an event.
         deltas = self._read([e for e in self._framer.close() if document(e[1]) is not None])
         if self._done or self._failure is not None:
@@ -190,12 +150,9 @@ class AnthropicMessagesDecoder:
     # ---- the stream ------------------------------------------------------------------------------
 
     def _look_at_start(self, data: bytes) -> None:
-        """Find out from the first character whether this is a stream or a document."""
         if not self._start and data.startswith(b"\0"):
             self._framer = AwsEventFramer(max_line_bytes=self._max_bytes)
-        self._start = (self._start + data)[:_START_BYTES]
-        if self._document is None and self._start.lstrip(_BLANK).startswith((b"{", b"[", b"<")):
-            self._document = bytearray()
+        super()._look_at_start(data)
 
     def _read(self, events: list[SSEEvent]) -> list[Delta]:
         deltas = self._deltas
@@ -229,14 +186,8 @@ class AnthropicMessagesDecoder:
         taken, self._deltas = self._deltas, []
         return taken
 
-    def _failed(self, deltas: list[Delta], failure: ProviderError) -> list[Delta]:
-        self._failure = failure
-        if not deltas:
-            raise failure
-        return ThenError(deltas, failure)
-
     def _unfinished(self) -> ProviderError:
-        if not self._begun and not self._start.lstrip(_BLANK).startswith((b"event:", b"data:")):
+        if not self._begun and not self._start.lstrip(BLANK).startswith((b"event:", b"data:")):
             return unreadable(self._start, "a message")
         return StreamInterruptedError("the answer broke off: there was no message_stop at its end")
 
@@ -339,8 +290,8 @@ class AnthropicMessagesDecoder:
         self._release()
         self._done, self._text_index = True, -1
 
-    def _take_message(self, data: bytes) -> None:
-        """Take an answer that is one JSON document, as if it had come in events."""
+    def _whole(self, data: bytes) -> list[Delta]:
+        """The deltas of an answer that is one JSON document, as if it had come in events."""
         answer = read_json(data, "a message")
         blocks = field(answer, "content")
         if not isinstance(blocks, list):
@@ -354,3 +305,4 @@ class AnthropicMessagesDecoder:
                 self._blocks.end(index)
         self._finish(text(field(answer, "stop_reason"))[:100] or None)
         self._end()
+        return self._taken()

@@ -23,15 +23,15 @@ from ..messages import (
     Usage,
     UsageDelta,
 )
+from .decoding import BLANK, AnswerDecoder
 from .failures import read_json, unreadable
-from .framing import DEFAULT_MAX_LINE_BYTES, SSEFramer, ThenError
+from .framing import DEFAULT_MAX_LINE_BYTES, SSEFramer
 from .loose import document, encoded, field, text, whole_number
 from .refusals import refuse_chat_options
 
 _REASONS: dict[str, FinishReason] = {"eos": "stop", "word": "stop", "limit": "length"}
 _HEAD_BYTES = 400
 _FIRST_WORDS = (b":", b"data:", b"event:", b"id:", b"retry:")
-_BLANK = b" \t\r\n\xef\xbb\xbf"
 
 
 class LlamaCppInfill:
@@ -78,7 +78,7 @@ class LlamaCppInfill:
         return LlamaCppInfillDecoder(request, max_line_bytes=self._max_line_bytes)
 
 
-class LlamaCppInfillDecoder:
+class LlamaCppInfillDecoder(AnswerDecoder):
     """The decoder of one answer, streamed or not: the event with ``stop`` ends it.
 
     Args:
@@ -89,24 +89,16 @@ class LlamaCppInfillDecoder:
     def __init__(
         self, request: LLMRequest, *, max_line_bytes: int = DEFAULT_MAX_LINE_BYTES
     ) -> None:
+        super().__init__()
         self._include_raw = request.options.include_raw
         self._framer = SSEFramer(max_line_bytes=max_line_bytes)
         self._head = b""
-        self._failure: ProviderError | None = None
         self._is_empty = True
         self._done = False
 
-    def feed(self, data: bytes) -> Sequence[Delta]:
-        """The deltas that ``data`` completes.
-
-        Raises:
-            ProviderError: the answer contains an error, or cannot be read.  If deltas precede it
-                in ``data``, these are returned, and iterating raises it behind the last.
-        """
-        if self._failure is not None:
-            raise self._failure
+    def _fed(self, data: bytes) -> Sequence[Delta]:
         if not self._head:
-            data = data.lstrip(_BLANK)
+            data = data.lstrip(BLANK)
             if data[:1] in (b"{", b"<"):
                 # An answer in one piece: one event, which the end of the data completes.
                 data = b"data: " + data
@@ -114,15 +106,7 @@ class LlamaCppInfillDecoder:
             self._head += data[:_HEAD_BYTES]
         return self._deltas(self._framer.feed(data))
 
-    def close(self) -> Sequence[Delta]:
-        """The last deltas.
-
-        Raises:
-            StreamInterruptedError: the answer had not ended properly.
-            ProviderError: what came is no answer.
-        """
-        if self._failure is not None:
-            raise self._failure
+    def _closed(self) -> Sequence[Delta]:
         rest = self._framer.close()
         # Half an object is the mark of a broken connection, not of a server that sends no JSON.
         deltas = self._deltas([e for e in rest if document(e[1]) is not None or e[1][:1] != b"{"])
@@ -146,12 +130,6 @@ class LlamaCppInfillDecoder:
         else:
             return deltas
         return self._failed(deltas, failure)
-
-    def _failed(self, deltas: list[Delta], failure: ProviderError) -> list[Delta]:
-        self._failure = failure
-        if not deltas:
-            raise failure
-        return ThenError(deltas, failure)
 
     def _take(self, data: bytes, deltas: list[Delta]) -> None:
         """Add the deltas of one event."""

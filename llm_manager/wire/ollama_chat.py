@@ -37,8 +37,9 @@ from ..messages import (
     Usage,
     UsageDelta,
 )
+from .decoding import AnswerDecoder
 from .failures import from_error_object, unreadable
-from .framing import DEFAULT_MAX_LINE_BYTES, NDJSONFramer, ThenError
+from .framing import DEFAULT_MAX_LINE_BYTES, NDJSONFramer
 from .loose import UNREADABLE, document, field, text, whole_number
 from .ollama_body import OllamaCodec
 
@@ -207,7 +208,7 @@ _decode_line = msgspec.json.Decoder(_Line).decode
 _REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
 
 
-class OllamaChatDecoder:
+class OllamaChatDecoder(AnswerDecoder):
     """The decoder of one answer, streamed or not: a line with ``done`` ends it.
 
     Args:
@@ -218,35 +219,19 @@ class OllamaChatDecoder:
     def __init__(
         self, request: LLMRequest, *, max_line_bytes: int = DEFAULT_MAX_LINE_BYTES
     ) -> None:
+        super().__init__()
         self._request_id = request.id
         self._include_raw = request.options.include_raw
         self._framer = NDJSONFramer(max_line_bytes=max_line_bytes)
-        self._failure: ProviderError | None = None
         self._calls = 0
         self._is_introduced = False
         self._is_empty = True
         self._done = False
 
-    def feed(self, data: bytes) -> Sequence[Delta]:
-        """The deltas that ``data`` completes.
-
-        Raises:
-            ProviderError: the answer contains an error, or cannot be read.  If deltas precede it
-                in ``data``, these are returned, and iterating raises it behind the last.
-        """
-        if self._failure is not None:
-            raise self._failure
+    def _fed(self, data: bytes) -> Sequence[Delta]:
         return self._deltas(self._framer.feed(data))
 
-    def close(self) -> Sequence[Delta]:
-        """The last deltas.
-
-        Raises:
-            StreamInterruptedError: the answer had not ended properly.
-            ProviderError: what came is no answer.
-        """
-        if self._failure is not None:
-            raise self._failure
+    def _closed(self) -> Sequence[Delta]:
         rest = self._framer.close()
         # Half an object is the mark of a broken connection, not of a server that sends no JSON.
         whole = [line for line in rest if document(line) is not None or line[:1] != b"{"]
@@ -294,12 +279,6 @@ class OllamaChatDecoder:
         else:
             return deltas
         return self._failed(deltas, failure)
-
-    def _failed(self, deltas: list[Delta], failure: ProviderError) -> list[Delta]:
-        self._failure = failure
-        if not deltas:
-            raise failure
-        return ThenError(deltas, failure)
 
     def _take_odd(self, data: bytes, why: str, deltas: list[Delta]) -> None:
         """Deal with a line that has an odd skeleton; what is odd about it is left out."""

@@ -12,7 +12,6 @@ the decoder understands everywhere, because gateways mix the habits of many.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -31,8 +30,9 @@ from ..messages import (
     Usage,
     UsageDelta,
 )
+from .decoding import BLANK, EventStreamDecoder
 from .failures import error_in, from_error_object, read_json, unreadable
-from .framing import DEFAULT_MAX_LINE_BYTES, SSEEvent, SSEFramer, ThenError
+from .framing import DEFAULT_MAX_LINE_BYTES, SSEEvent
 from .loose import UNREADABLE, document, field, text, whole_number
 from .openai_request import ChatDialect, encode_part, encode_request, left_out
 from .openai_usage import usage_of
@@ -174,14 +174,11 @@ _BROKEN_OFF = frozenset(
     {"error", "network_error", "abort", "aborted", "insufficient_system_resource"}
 )
 
-# So much of the beginning is kept, to tell what an answer is that has no events in it.
-_START_BYTES = 400
 _FIRST_LINE = re.compile(rb":|(?:data|event|id|retry)(?:[:\r\n]|$)")
-_BLANK = b" \t\r\n\xef\xbb\xbf"
 _EMPTY_HINT = "some servers answer so when the prompt is too long"
 
 
-class OpenAIChatDecoder:
+class OpenAIChatDecoder(EventStreamDecoder):
     """The decoder of one answer.
 
     A stream has ended properly when a finish reason or ``[DONE]`` came.  ``[DONE]`` alone is an
@@ -201,64 +198,29 @@ class OpenAIChatDecoder:
         *,
         max_line_bytes: int = DEFAULT_MAX_LINE_BYTES,
     ) -> None:
+        super().__init__(max_line_bytes)
         self._requires_finish = dialect.requires_finish
-        self._max_bytes = max_line_bytes
         self._include_raw = request.options.include_raw
-        self._framer = SSEFramer(max_line_bytes=max_line_bytes)
         self._calls = ToolCallPieces(request.id)
         self._thoughts = ThinkTags() if dialect.think_tags else None
-        self._start = b""
-        self._document: bytearray | None = None
-        self._failure: ProviderError | None = None
         self._usage: Usage | None = None
         self._broken_off: str | None = None
         self._is_introduced = False
         self._has_text = False
         self._has_refused = False
-        self._answered = False
         self._finished = False
         self._done = False
         # Whether a chunk with nothing but text in it is a TextDelta and nothing else.
         self._text_is_all = False
 
-    def feed(self, data: bytes) -> Sequence[Delta]:
-        """The deltas that ``data`` completes.
-
-        Raises:
-            ProviderError: the answer contains an error, or cannot be read.  If deltas precede it
-                in ``data``, these are returned, and iterating raises it behind the last.
-        """
-        if self._failure is not None:
-            raise self._failure
-        if not self._answered and len(self._start) < _START_BYTES:
-            self._look_at_start(data)
-        if self._document is None:
-            return self._deltas(self._framer.feed(data))
-        self._document += data
-        if len(self._document) > self._max_bytes:
-            raise InvalidResponseError(
-                f"the answer is longer than {self._max_bytes} bytes", code="line_too_long"
-            )
-        return []
-
-    def close(self) -> Sequence[Delta]:
-        """The last deltas.
-
-        Raises:
-            StreamInterruptedError: the answer had not ended properly.
-            ProviderError: what came is no answer.
-        """
-        if self._failure is not None:
-            raise self._failure
-        if self._document is not None:
-            return self._whole_answer(bytes(self._document).lstrip(_BLANK))
+    def _ended(self) -> list[Delta]:
         # What is left may be half an event: the mark of a broken connection, not of a server that
         # does not know the protocol.
         rest = [(name, data) for name, data in self._framer.close() if _is_whole(data)]
-        deltas = list(self._deltas(rest))
+        deltas = list(self._read(rest))
         if self._finished:
             return deltas
-        if self._requires_finish or not self._answered:
+        if self._requires_finish or not self._begun:
             self._add_held_back(deltas)
             return self._failed(deltas, self._unfinished())
         self._finish(None, deltas)
@@ -266,13 +228,7 @@ class OpenAIChatDecoder:
 
     # ---- the stream ------------------------------------------------------------------------------
 
-    def _look_at_start(self, data: bytes) -> None:
-        """Find out from the first character whether this is a stream or a document."""
-        self._start = (self._start + data)[:_START_BYTES]
-        if self._document is None and self._start.lstrip(_BLANK).startswith((b"{", b"[", b"<")):
-            self._document = bytearray()
-
-    def _deltas(self, events: list[SSEEvent]) -> list[Delta]:
+    def _read(self, events: list[SSEEvent]) -> list[Delta]:
         deltas: list[Delta] = []
         try:
             for name, data in events:
@@ -316,12 +272,6 @@ class OpenAIChatDecoder:
             return deltas
         return self._failed(deltas, failure)
 
-    def _failed(self, deltas: list[Delta], failure: ProviderError) -> list[Delta]:
-        self._failure = failure
-        if not deltas:
-            raise failure
-        return ThenError(deltas, failure)
-
     def _take_odd(self, name: str, data: bytes, why: str, deltas: list[Delta]) -> None:
         """Deal with data that is no chunk: the end mark, an error in prose, an odd skeleton."""
         stripped = data.strip()
@@ -355,7 +305,7 @@ class OpenAIChatDecoder:
             if usage is not None and usage != self._usage:
                 self._usage = usage
                 deltas.append(UsageDelta(usage))
-        self._answered = self._answered or len(deltas) > contents
+        self._begun = self._begun or len(deltas) > contents
         if len(deltas) > before and not self._is_introduced:
             self._introduce(chunk, deltas, before)
         if self._broken_off is not None:
@@ -449,7 +399,7 @@ class OpenAIChatDecoder:
 
     def _end(self, deltas: list[Delta]) -> None:
         """Deal with ``[DONE]``; nothing behind it counts."""
-        if not self._answered:
+        if not self._begun:
             raise InvalidResponseError(
                 "the answer ended before it began", code="empty_response", hint=_EMPTY_HINT
             )
@@ -458,7 +408,7 @@ class OpenAIChatDecoder:
 
     def _unfinished(self) -> ProviderError:
         """What to say of a stream without an end."""
-        if not self._answered and not _FIRST_LINE.match(self._start.lstrip(_BLANK)):
+        if not self._begun and not _FIRST_LINE.match(self._start.lstrip(BLANK)):
             return unreadable(self._start, "a chat completion")
         return StreamInterruptedError(
             "the answer broke off: neither a finish reason nor [DONE] at its end"
@@ -466,7 +416,7 @@ class OpenAIChatDecoder:
 
     # ---- an answer in one piece ------------------------------------------------------------------
 
-    def _whole_answer(self, data: bytes) -> list[Delta]:
+    def _whole(self, data: bytes) -> list[Delta]:
         """The deltas of an answer that is one JSON document."""
         chunk = _loose_chunk(read_json(data, "a chat completion"))
         if not chunk.choices:

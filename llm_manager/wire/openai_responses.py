@@ -11,12 +11,12 @@ that are not known here only repeat, or tell of progress.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from typing import Any
 
 import msgspec
 
-from ..errors import InvalidResponseError, ProviderError, StreamInterruptedError
+from ..errors import ProviderError, StreamInterruptedError
 from ..messages import (
     Delta,
     FinishDelta,
@@ -28,8 +28,9 @@ from ..messages import (
     TextDelta,
     UsageDelta,
 )
+from .decoding import BLANK, EventStreamDecoder
 from .failures import error_in, from_error_object, read_json, unreadable
-from .framing import DEFAULT_MAX_LINE_BYTES, SSEEvent, SSEFramer, ThenError
+from .framing import DEFAULT_MAX_LINE_BYTES, SSEEvent
 from .loose import UNREADABLE, document, field, text
 from .openai_items import AnswerItems
 from .openai_responses_request import ORIGIN, Summary, encode_part, encode_request, left_out
@@ -98,21 +99,15 @@ class _Event(msgspec.Struct, gc=False):
 _decode_event = msgspec.json.Decoder(_Event).decode
 
 _TEXT = "response.output_text.delta"
-# A name says nothing that the data does not say.  Without the name of the most frequent event the
-# framer has its quickest path; wherever the name is cut in two, it stays and does no harm.
-_NAMED_TEXT, _DATA = f"event: {_TEXT}\ndata: ".encode(), b"data: "
 
 _REASONS: dict[str, FinishReason] = {
     "max_output_tokens": "length",
     "content_filter": "content_filter",
 }
 _ENDS = ("response.completed", "response.incomplete", "response.failed", "response.cancelled")
-# So much of the beginning is kept, to tell what an answer is that has no events in it.
-_START_BYTES = 400
-_BLANK = b" \t\r\n\xef\xbb\xbf"
 
 
-class OpenAIResponsesDecoder:
+class OpenAIResponsesDecoder(EventStreamDecoder):
     """The decoder of one answer.
 
     Only an event that ends the whole answer is a proper end.
@@ -122,56 +117,22 @@ class OpenAIResponsesDecoder:
         max_line_bytes: longest event, or whole document, that is accepted.
     """
 
+    unnamed = f"event: {_TEXT}\ndata: ".encode(), b"data: "
+
     def __init__(
         self, request: LLMRequest, *, max_line_bytes: int = DEFAULT_MAX_LINE_BYTES
     ) -> None:
+        super().__init__(max_line_bytes)
         self._include_raw = request.options.include_raw
-        self._max_bytes = max_line_bytes
-        self._framer = SSEFramer(max_line_bytes=max_line_bytes)
-        self._start = b""
-        self._document: bytearray | None = None
-        self._failure: ProviderError | None = None
         self._deltas: list[Delta] = []
         self._held_back: list[Delta] = []
         self._items = AnswerItems(self._emit, request.id)
         self._is_introduced = False
-        self._begun = False
         self._done = False
         # The item of which a piece is a TextDelta and nothing else.
         self._text_index: Any = -1
 
-    def feed(self, data: bytes) -> Sequence[Delta]:
-        """The deltas that ``data`` completes.
-
-        Raises:
-            ProviderError: the answer contains an error, or cannot be read.  If deltas precede it
-                in ``data``, these are returned, and iterating raises it behind the last.
-        """
-        if self._failure is not None:
-            raise self._failure
-        if not self._begun and len(self._start) < _START_BYTES:
-            self._look_at_start(data)
-        if self._document is None:
-            return self._read(self._framer.feed(data.replace(_NAMED_TEXT, _DATA)))
-        self._document += data
-        if len(self._document) > self._max_bytes:
-            raise InvalidResponseError(
-                f"the answer is longer than {self._max_bytes} bytes", code="line_too_long"
-            )
-        return []
-
-    def close(self) -> Sequence[Delta]:
-        """The last deltas.
-
-        Raises:
-            StreamInterruptedError: the answer had not ended properly.
-            ProviderError: what came is no answer.
-        """
-        if self._failure is not None:
-            raise self._failure
-        if self._document is not None:
-            self._take_answer(bytes(self._document).lstrip(_BLANK))
-            return self._taken()
+    def _ended(self) -> list[Delta]:
         # What is left may be half an event.
         deltas = self._read([e for e in self._framer.close() if document(e[1]) is not None])
         if self._done or self._failure is not None:
@@ -179,12 +140,6 @@ class OpenAIResponsesDecoder:
         return self._failed(deltas, self._unfinished())
 
     # ---- the stream ------------------------------------------------------------------------------
-
-    def _look_at_start(self, data: bytes) -> None:
-        """Find out from the first character whether this is a stream or a document."""
-        self._start = (self._start + data)[:_START_BYTES]
-        if self._document is None and self._start.lstrip(_BLANK).startswith((b"{", b"[", b"<")):
-            self._document = bytearray()
 
     def _read(self, events: list[SSEEvent]) -> list[Delta]:
         deltas = self._deltas
@@ -218,14 +173,8 @@ class OpenAIResponsesDecoder:
         taken, self._deltas = self._deltas, []
         return taken
 
-    def _failed(self, deltas: list[Delta], failure: ProviderError) -> list[Delta]:
-        self._failure = failure
-        if not deltas:
-            raise failure
-        return ThenError(deltas, failure)
-
     def _unfinished(self) -> ProviderError:
-        if not self._begun and not self._start.lstrip(_BLANK).startswith((b"event:", b"data:")):
+        if not self._begun and not self._start.lstrip(BLANK).startswith((b"event:", b"data:")):
             return unreadable(self._start, "an answer")
         return StreamInterruptedError(
             "the answer broke off: nothing at its end says that it is complete"
@@ -322,8 +271,8 @@ class OpenAIResponsesDecoder:
             return "content_filter"
         return "tool_calls" if self._items.has_calls else "stop"
 
-    def _take_answer(self, data: bytes) -> None:
-        """Take an answer that is one JSON document, as if it had come in events."""
+    def _whole(self, data: bytes) -> list[Delta]:
+        """The deltas of an answer that is one JSON document, as if it had come in events."""
         answer = read_json(data, "an answer")
         items = field(answer, "output")
         if not isinstance(items, list):
@@ -335,6 +284,7 @@ class OpenAIResponsesDecoder:
             if isinstance(item, dict):
                 self._items.end(index, item)
         self._end(answer, "completed")
+        return self._taken()
 
 
 def _key(event: _Event) -> Hashable:

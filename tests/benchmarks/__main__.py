@@ -95,6 +95,28 @@ def streaming(turns: int, chunks: int) -> None:
         say(verdict("longest gap of the loop in a burst of 5,000 chunks", gap_ms, 30.0, "ms"))
 
 
+def openai(turns: int, chunks: int) -> None:
+    """Our way through OpenAI's SDK against the SDK's own streams."""
+    if not importlib.util.find_spec("openai"):
+        return
+    for api, mine, theirs in (
+        ("chat completions", "openai-ours", "openai"),
+        ("Responses API", "responses-ours", "responses"),
+    ):
+        for burst in (50, 1):
+            figures: dict[str, list[dict[str, float]]] = {mine: [], theirs: []}
+            for _ in range(turns):
+                for name in figures:
+                    figures[name].append(contestant(name, burst, chunks))
+            say(f"\nOpenAI's {api}, {burst} per write, {chunks} chunks, {turns} turns")
+            for name in figures:
+                say(f"  {name:<16} {middle(figures[name], 'cpu_us_per_chunk'):8.2f} us/chunk")
+            cost = ratio(figures, mine, theirs, "cpu_us_per_chunk")
+            say(verdict(f"ours / openai SDK, {burst} per write", cost, 0.15, "x"))
+            start = ratio(figures, mine, theirs, "first_token_cpu_ms")
+            say(f"ours / openai SDK, process start to first token: {start:.2f} x")
+
+
 def anthropic(turns: int, chunks: int) -> None:
     """Our way through Anthropic's SDK against the SDK's own stream."""
     if not importlib.util.find_spec("anthropic"):
@@ -241,6 +263,7 @@ if __name__ == "__main__":
     importing(3 if quick else 9)
     transitions()
     streaming(3 if quick else 7, 5_000 if quick else 20_000)
+    openai(3 if quick else 7, 5_000 if quick else 20_000)
     anthropic(3 if quick else 7, 5_000 if quick else 20_000)
     local_models(3 if quick else 7, 32 if quick else 128)
     if missed:

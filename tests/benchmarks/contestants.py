@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 
-from . import anthropic_stream
+from . import anthropic_stream, openai_stream
 
 MESSAGES = [{"role": "user", "content": "go"}]
 
@@ -46,22 +46,14 @@ async def ours(url: str, chunks: int) -> AsyncIterator[str]:
         yield event.text
 
 
-async def openai(url: str, chunks: int) -> AsyncIterator[str]:
-    """The official SDK's own stream."""
-    global _openai
-    from openai import AsyncOpenAI
+_client = _manager = None
 
-    if _openai is None:
-        _openai = AsyncOpenAI(base_url=url, api_key="none", max_retries=0)
-    stream = await _openai.chat.completions.create(
-        model="m", messages=MESSAGES, stream=True, max_tokens=chunks
-    )
-    async for chunk in stream:
-        if chunk.choices:
-            yield chunk.choices[0].delta.content or ""
-
-
-_client = _manager = _openai = None
+CONTESTANTS = {
+    "raw": raw,
+    "ours": ours,
+    **openai_stream.CONTESTANTS,
+    **anthropic_stream.CONTESTANTS,
+}
 
 
 class Gaps:
@@ -85,7 +77,7 @@ class Gaps:
 
 
 async def main(name: str, url: str, chunks: int, repeat: int) -> dict[str, float]:
-    contestant = {"raw": raw, "ours": ours, "openai": openai, **anthropic_stream.CONTESTANTS}[name]
+    contestant = CONTESTANTS[name]
     async for text in contestant(url, 5):
         if text:
             break

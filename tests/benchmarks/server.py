@@ -10,7 +10,7 @@ import asyncio
 import json
 import sys
 
-from . import anthropic_stream
+from . import anthropic_stream, openai_stream
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 
@@ -31,7 +31,10 @@ def chunk_of(content: dict[str, object], finish: str | None = None) -> bytes:
 WORD = chunk_of({"content": " word"})
 LAST = chunk_of({}, "stop") + b"data: [DONE]\n\n"
 # By the last part of the path; everything else gets the dialect of OpenAI.
-PIECES = {"messages": (anthropic_stream.FIRST, anthropic_stream.WORD, anthropic_stream.LAST)}
+PIECES = {
+    "messages": (anthropic_stream.FIRST, anthropic_stream.WORD, anthropic_stream.LAST),
+    "responses": (openai_stream.FIRST, openai_stream.WORD, openai_stream.LAST),
+}
 
 
 def framed(data: bytes) -> bytes:
@@ -46,7 +49,8 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
             size = next((int(h[15:]) for h in head.split("\r\n") if h[:15] == "content-length:"), 0)
             body = json.loads(await reader.readexactly(size)) if size else {}
             burst = int(path.split("/")[1])
-            left = int(body.get("max_tokens", 1))
+            names = ("max_tokens", "max_completion_tokens", "max_output_tokens")
+            left = next((int(body[name]) for name in names if name in body), 1)
             first, word, last = PIECES.get(path.rpartition("/")[2], (b"", WORD, LAST))
             writer.write(HEAD + (framed(first) if first else b""))
             while left > 0:
