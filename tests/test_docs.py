@@ -69,6 +69,13 @@ def _openai(peer: ScriptedPeer) -> None:
     end = {"id": "1", "model": "small", "choices": [last]}
     peer.route("/v1/models", Reply.json({"data": [{"id": "small"}]}))
     peer.route("/v1/chat/completions", Reply.sse([chunk, end, "[DONE]"]))
+    summary = [{"type": "summary_text", "text": "Penguins swim."}]
+    items = [
+        {"type": "reasoning", "id": "rs_1", "summary": summary, "encrypted_content": "c2ln"},
+        {"type": "message", "id": "msg_1", "content": [{"type": "output_text", "text": "No."}]},
+    ]
+    answer = {"id": "resp_1", "model": "gpt-5", "status": "completed", "output": items}
+    peer.route("/v1/responses", Reply.json(answer))
     peer.route("/infill", Reply.sse([{"content": "a + b"}, {"stop": True, "stop_type": "eos"}]))
     vectors = [{"index": i, "embedding": [0.1, 0.2]} for i in range(2)]
     peer.route("/v1/embeddings", Reply.json({"model": "small", "data": vectors}))
@@ -100,6 +107,8 @@ async def test_a_block_of_the_documentation_runs(source, page, line, monkeypatch
         _openai(openai)
         _ollama(ollama)
         _anthropic(anthropic)
+        monkeypatch.setenv("OPENAI_API_KEY", "sk-documentation")
+        monkeypatch.setenv("OPENAI_BASE_URL", f"{openai.base_url}/v1")
         monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-documentation")
         monkeypatch.setenv("ANTHROPIC_BASE_URL", anthropic.base_url)
         monkeypatch.setenv("OLLAMA_HOST", ollama.base_url)

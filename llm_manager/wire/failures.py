@@ -486,6 +486,7 @@ _PHRASES: dict[_Kind, str] = {
 }
 _LOADING = _phrases(r"loading( the)? model", r"model\b.{0,160}\bis (currently )?loading")
 _MORE_THAN_A_MINUTES_TOKENS = _phrases(r"request too large.{0,300}tokens per min")
+_NOT_VERIFIED = r"organi[sz]ation must be verified"
 _TOO_BIG_FOR_MEMORY = _phrases(r"requires more (system |gpu )?memory", r"out of memory")
 
 # What code and wording may still change about the class that the status gives.
@@ -591,6 +592,11 @@ def _refine(error: ProviderError, words: _Words) -> None:
         error.hint = "the proxy wants a user name and a password"
     elif status == 511:
         error.retryable, error.hint = False, "sign in to the network first, in a browser"
+    elif _says(_NOT_VERIFIED, text):
+        error.hint = (
+            "verify the organisation at the service, or do without; summaries of reasoning are "
+            "switched off with reasoning_summary=None"
+        )
     elif isinstance(error, PermissionDeniedError):
         error.hint = "the key may not use this model, or not from this place or organisation"
     elif isinstance(error, ModelNotFoundError):

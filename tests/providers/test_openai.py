@@ -339,6 +339,18 @@ async def test_a_key_that_is_refused_names_itself_nowhere_and_the_status_says_so
         assert provider.status.status == "failed"
 
 
+async def test_an_organisation_without_summaries_is_told_how_to_do_without(peer, provider) -> None:
+    text = "Your organization must be verified to generate reasoning summaries."
+    peer.script(failing(400, text, "unsupported_value"))
+    with pytest.raises(InvalidRequestError) as caught:
+        await provider.generate_completion(REASONING, "x")
+    assert "reasoning_summary=None" in caught.value.hint
+    peer.script(streamed(text_item("Hi")))
+    async with closing(provider_at(peer, reasoning_summary=None)) as silent:
+        assert (await silent.generate_completion(REASONING, "x")).text == "Hi"
+    assert "reasoning" not in peer.requests[-1].json()
+
+
 @pytest.mark.parametrize(
     ("headers", "wait_s"),
     [({"retry-after": "7"}, 7.0), ({"retry-after-ms": "250"}, 0.25),
