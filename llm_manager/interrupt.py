@@ -9,7 +9,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import Any
+from collections.abc import Generator
+from typing import Any, Generic, Protocol, TypeVar
+
+T = TypeVar("T")
+R_co = TypeVar("R_co", covariant=True)
+
+
+class Step(Protocol[R_co]):
+    """What can be advanced like a coroutine; its result is the value of a `StopIteration`."""
+
+    def send(self, value: Any, /) -> Any:
+        """Go on until it has to wait."""
+
+    def throw(self, error: BaseException, /) -> Any:
+        """Go on with an error."""
+
+    def close(self) -> None:
+        """Leave it where it is."""
+
+    def __await__(self) -> Generator[Any, Any, R_co]: ...
 
 
 class Interrupter:
@@ -17,6 +36,8 @@ class Interrupter:
 
     with interrupter:
         delta = await deltas.__anext__()     # `interrupt(error)` raises ``error`` here
+
+    It is the await that raises: whoever guards again and again looks at ``error`` before.
 
     Attributes:
         error: what it was interrupted with, or None.
@@ -57,16 +78,30 @@ class Interrupter:
             self._cancelled = True
             self._task.cancel()
 
+    async def rest(self, step: Step[T], waiting: object) -> T:
+        """The outcome of a step that was begun with ``step.send(None)`` and has to wait.
+
+        A step that need not wait is over after that, and needs no guard: most pieces of an answer
+        arrive together with the one before.
+
+        Args:
+            step: an awaitable whose first ``send`` has returned.
+            waiting: what it returned.
+        """
+        with self:
+            return await _Begun(step, waiting)
+
     def __enter__(self) -> None:
         # Asking for the running loop is what takes time in `current_task`, and it is known.
         task = asyncio.current_task(self.loop)
         if self.loop is None and task is not None:
             self.loop = task.get_loop()
-        if self.error is not None:
-            raise self.error
         if task is not None:
             self._before = task.cancelling()
         self._task = task
+        if self.error is not None and self.loop is not None:
+            # What is guarded may have begun; it ends as if it had been waiting already.
+            self.loop.call_soon(self._cancel)
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         task, self._task = self._task, None
@@ -76,3 +111,30 @@ class Interrupter:
             if task.uncancel() <= self._before and kind is asyncio.CancelledError:
                 assert self.error is not None
                 raise self.error from None
+
+
+class _Begun(Generic[T]):
+    """Awaits a step that somebody else has begun."""
+
+    __slots__ = ("_step", "_waiting")
+
+    def __init__(self, step: Step[T], waiting: object) -> None:
+        self._step = step
+        self._waiting = waiting
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        step, waiting = self._step, self._waiting
+        try:
+            while True:
+                try:
+                    value = yield waiting
+                except GeneratorExit:
+                    step.close()
+                    raise
+                except BaseException as error:  # noqa: BLE001 - it is the step's to deal with
+                    waiting = step.throw(error)
+                else:
+                    waiting = step.send(value)
+        except StopIteration as done:
+            result: T = done.value
+            return result

@@ -338,8 +338,15 @@ class LLMStream:
         try:
             while True:
                 try:
-                    with interrupter:
-                        delta = await advance()
+                    if interrupter.error is not None:
+                        raise interrupter.error
+                    step = advance()
+                    try:
+                        waiting = step.send(None)
+                    except StopIteration as there:
+                        delta = there.value
+                    else:
+                        delta = await interrupter.rest(step, waiting)
                 except StopAsyncIteration:
                     if self._closed_early:
                         # It was closed between two pieces: a part must not look like the whole.

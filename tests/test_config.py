@@ -158,3 +158,24 @@ def test_known_secrets_are_masked_and_ordinary_words_are_not() -> None:
     assert redact("the word is hunter2", ["hunter2", ""]) == "the word is ***"
     plain = "model sk8 is not found at https://example.org/v1/models (key missing)"
     assert redact(plain) == plain
+
+
+async def test_a_coroutine_function_for_the_key_can_be_waited_for_and_else_is_refused() -> None:
+    async def found() -> str:
+        return f" {KEY}\n"
+
+    key = ApiKey(found)
+    with pytest.raises(ConfigurationError, match="coroutine function"):
+        key.resolve()
+    assert key.known == ()
+    assert await key.ask() == KEY
+    assert key.known == (KEY,)
+    assert KEY not in repr(key)
+
+
+async def test_the_known_keys_are_those_that_may_be_sent(monkeypatch) -> None:
+    monkeypatch.setenv("ACME_API_KEY", KEY)
+    assert ApiKey(variables=("ACME_API_KEY", "OTHER_API_KEY")).known == (KEY,)
+    assert ApiKey(KEY).known == (KEY,)
+    assert await ApiKey(variables=("ACME_API_KEY",)).ask() == KEY
+    assert ApiKey(withheld=("ACME_API_KEY",)).known == ()

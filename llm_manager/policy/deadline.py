@@ -52,12 +52,21 @@ class DeadlinePolicy:
                     while True:
                         # Every piece comes through here; what can be done when the timer fires,
                         # which is seldom, is done there.
-                        clock.waiting_since_s = now()
+                        if guard.error is not None:
+                            raise guard.error
+                        step = advance()
                         try:
-                            with guard:
-                                delta = await advance()
+                            waiting = step.send(None)
+                        except StopIteration as there:
+                            delta = there.value
                         except StopAsyncIteration:
                             return
+                        else:
+                            clock.waiting_since_s = now()
+                            try:
+                                delta = await guard.rest(step, waiting)
+                            except StopAsyncIteration:
+                                return
                         clock.pieces += 1
                         if clock.pieces == 1:
                             clock.arm()
