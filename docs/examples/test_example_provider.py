@@ -3,9 +3,9 @@
 python docs/examples/test_example_provider.py     (or: pytest docs/examples)
 """
 
+import subprocess
 import sys
 
-import pytest
 from example_provider import ParrotProvider
 
 from llm_manager.testing import ProviderConformance, Reply
@@ -36,4 +36,6 @@ class TestParrot(ProviderConformance):
 
 
 if __name__ == "__main__":
-    sys.exit(pytest.main([__file__, "-q", "-p", "no:cacheprovider"]))
+    sys.exit(
+        subprocess.call([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__])
+    )
