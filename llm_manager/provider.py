@@ -15,8 +15,16 @@ import asyncio
 import itertools
 import os
 from abc import abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import aclosing, contextmanager
 from difflib import get_close_matches
 from time import monotonic
 from typing import Any, ClassVar, Literal, get_args
@@ -145,7 +153,7 @@ class BaseLLMProvider(EventEmitter, Asking):
             self._machine,
             open=self._open,
             close=self._close,
-            probe=self._probe,
+            probe=self._masked_probe,
             backoff=reconnect or self.backoff,
         )
         self._catalog = ModelCatalog(
@@ -214,7 +222,7 @@ class BaseLLMProvider(EventEmitter, Asking):
             raise _defect(f"{type(self).__name__} defines neither a codec nor _exchange")
         codec = self._codec_for(request)
         decoder = codec.decoder(request)
-        try:
+        with self._masked():
             async with aclosing(self._send(codec.encode(request), request)) as pieces:
                 turn_ends_s = monotonic() + _TURN_S
                 async for piece in pieces:
@@ -226,10 +234,19 @@ class BaseLLMProvider(EventEmitter, Asking):
                         turn_ends_s = monotonic() + _TURN_S
             for delta in decoder.close():
                 yield delta
+
+    @contextmanager
+    def _masked(self) -> Iterator[None]:
+        """Keep the key out of errors: codecs do not know it, and servers repeat it in answers."""
+        try:
+            yield
         except LLMError as error:
-            # A codec knows no key; a server may repeat it in what it says inside an answer.
             error.mask(self._secrets())
             raise
+
+    async def _masked_probe(self) -> bool | None:
+        with self._masked():
+            return await self._probe()
 
     # ---- status ----------------------------------------------------------------------------------
 
@@ -392,7 +409,8 @@ class BaseLLMProvider(EventEmitter, Asking):
         if found is None:
             raise self._unknown_model(model)
         async with self._connection.request():
-            described = await self._describe_model(found)
+            with self._masked():
+                described = await self._describe_model(found)
         if described is not found:
             self._catalog.describe(described)
         return described
@@ -422,7 +440,8 @@ class BaseLLMProvider(EventEmitter, Asking):
 
     async def _list_all_models(self) -> Sequence[LLMModelInfo]:
         async with self._connection.request() as epoch:
-            models = self._owned(await self._list_models())
+            with self._masked():
+                models = self._owned(await self._list_models())
         self._connection.listed(epoch, any_models=bool(models))
         return models
 
@@ -466,7 +485,8 @@ class BaseLLMProvider(EventEmitter, Asking):
         request = self._request(model, options, "chat", messages=as_messages(messages))
         if type(self)._count_tokens is not BaseLLMProvider._count_tokens:
             async with self._connection.request():
-                counted = await self._count_tokens(request)
+                with self._masked():
+                    counted = await self._count_tokens(request)
             if counted is not None:
                 return TokenCount(tokens=counted)
         return TokenCount(tokens=estimate_prompt_tokens(request), estimated=True)

@@ -498,3 +498,21 @@ async def test_a_server_that_dies_while_it_answers_is_missed_without_another_req
         with pytest.raises(StreamInterruptedError):
             await provider.generate_completion("small", "hi")
         await provider.wait_for("reconnecting", timeout_s=5)
+
+
+async def test_a_key_that_the_server_repeats_in_a_model_list_shows_nowhere(
+    peer: ScriptedPeer,
+) -> None:
+    key = "hunter-two-planted"  # without the shape of a key
+    peer.route("/models", Reply.json({"error": {"message": f"{key} is not welcome", "code": 401}}))
+    provider = OpenAICompatibleProvider(base_url=peer.base_url, api_key=key, reconnect=QUICK)
+    record = Record(provider)
+    with pytest.raises(LLMError, match="is not welcome") as raised:
+        await provider.connect()
+    with pytest.raises(LLMError) as listed:
+        await provider.get_available_models(refresh=True)
+    await provider.flush()
+    seen = f"{raised.value!r} {listed.value!r} {provider.status!r} {list(record)!r}"
+    assert "is not welcome" in seen
+    assert key not in seen
+    await provider.close()
