@@ -409,7 +409,7 @@ class Connection:
             await self._probe()
         except LLMError:
             raise
-        except Exception as error:
+        except Exception as error:  # a provider's author may raise anything
             raise as_llm_error(error) from error
         finally:
             try:

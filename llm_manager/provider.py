@@ -612,7 +612,7 @@ class BaseLLMProvider(EventEmitter, Asking):
             if epoch is not None:
                 connection.failed(error, epoch)
             raise
-        except Exception as error:
+        except Exception as error:  # a provider's author may raise anything
             failure, outcome = as_llm_error(error), "error"
             failure.in_context(provider_id=self.id, request_id=request.id)
             if epoch is not None:

@@ -56,7 +56,7 @@ class RetryPolicy:
                 deltas = exchange(request)
                 try:
                     return await anext(deltas, None), deltas
-                except BaseException:
+                except BaseException:  # also when cancelled, the connection is closed
                     await deltas.aclose()
                     raise
 

@@ -5,28 +5,23 @@ The official SDK authorises and sends; what comes back is read by our own codec.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
-from ..config import warn_if_key_is_readable
 from ..errors import InvalidParameterError
 from ..messages import LLMModelInfo, LLMRequest
-from ..transport.sdk import SdkTransport, address_of
 from ..wire.anthropic_messages import AnthropicMessages
 from ..wire.anthropic_models import ModelTraits, decode_models, traits_of_name
 from ..wire.anthropic_request import decode_count, encode_count, left_out
-from .http import HttpProvider
-
-log = logging.getLogger("llm_manager.providers.anthropic")
+from .sdk import SdkProvider
 
 DEFAULT_BASE_URL = "https://api.anthropic.com"
 _ASK_TIMEOUT_S = 30.0
 _MODELS_PER_PAGE = 1000
 
 
-class AnthropicProvider(HttpProvider):
+class AnthropicProvider(SdkProvider):
     """Claude, from Anthropic or from another cloud.
 
     Args:
@@ -47,6 +42,7 @@ class AnthropicProvider(HttpProvider):
     """
 
     kind = "anthropic"
+    library = "anthropic"
     capabilities = frozenset(
         {"chat", "completion", "tools", "vision", "files", "reasoning", "json_schema"}
     )
@@ -60,41 +56,23 @@ class AnthropicProvider(HttpProvider):
         client: Any = None,
         headers: Mapping[str, str] | None = None,
         betas: Sequence[str] = (),
-        models: Sequence[str] = (),
         **more: Any,
     ) -> None:
-        for name, given in (("betas", betas), ("models", models)):
-            if isinstance(given, str):
-                raise InvalidParameterError(f"{name} must be a sequence of names, got {given!r}")
+        if isinstance(betas, str):
+            raise InvalidParameterError(f"betas must be a sequence of names, got {betas!r}")
         switches = {"anthropic-beta": ",".join(betas)} if betas else {}
         more.setdefault("name", "Anthropic")
         super().__init__(
-            base_url=base_url if client is None else address_of(client, "anthropic"),
+            base_url=base_url,
             headers={**switches, **(headers or {})},
             client=client,
             default_base_url=DEFAULT_BASE_URL,
             base_url_variables=("ANTHROPIC_BASE_URL",),
-            key_variables=("ANTHROPIC_API_KEY",) if client is None else (),
-            key_required=client is None,
+            key_variables=("ANTHROPIC_API_KEY",),
             **more,
         )
-        self._client = client
-        self._named_models = tuple(models)
         self._traits: dict[str, ModelTraits] = {}
         self.codec = AnthropicMessages(self._traits_of)
-
-    async def _open(self) -> None:
-        if await self._key.ask() is not None:
-            warn_if_key_is_readable(self.base_url, self.id)
-        self._transport = SdkTransport(
-            "anthropic",
-            self.base_url,
-            new_client=self._new_client,
-            headers=self._headers,
-            secrets=self._secrets,
-            **self._connect_with,
-        )
-        await self._transport.open()
 
     async def _new_client(self, sdk: Any, http_client: Any) -> Any:
         return sdk.AsyncAnthropic(
@@ -106,15 +84,8 @@ class AnthropicProvider(HttpProvider):
             open_telemetry=False,
         )
 
-    def _send(self, body: bytes, request: LLMRequest) -> AsyncGenerator[bytes, None]:
-        if missing := left_out(request, self._traits_of(request.model)):
-            log.debug(
-                "%s: %s is not sent, because %s does not take it while it reasons, or at all",
-                request.id,
-                ", ".join(missing),
-                request.model,
-            )
-        return super()._send(body, request)
+    def _left_out(self, request: LLMRequest) -> Sequence[str]:
+        return left_out(request, self._traits_of(request.model))
 
     async def _list_models(self) -> Sequence[LLMModelInfo]:
         if not self._has_own_endpoints:

@@ -6,15 +6,12 @@ codecs.
 
 from __future__ import annotations
 
-import logging
 import os
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
-from ..config import warn_if_key_is_readable
 from ..errors import InvalidParameterError
 from ..messages import LLMModelInfo, LLMRequest
-from ..transport.sdk import SdkTransport, address_of
 from ..wire import Codec
 from ..wire.openai_chat import ChatDialect, OpenAIChat
 from ..wire.openai_embeddings import OpenAIEmbeddings
@@ -22,10 +19,8 @@ from ..wire.openai_models import decode_models
 from ..wire.openai_names import is_reasoning_model
 from ..wire.openai_responses import OpenAIResponses
 from ..wire.openai_responses_request import Summary
-from .http import HttpProvider
 from .row import CHAT, EMBEDDINGS
-
-log = logging.getLogger("llm_manager.providers.openai")
+from .sdk import SdkProvider
 
 Api = Literal["auto", "chat", "responses"]
 
@@ -41,7 +36,7 @@ DIALECT = ChatDialect(
 _LIST_TIMEOUT_S = 30.0
 
 
-class OpenAIProvider(HttpProvider):
+class OpenAIProvider(SdkProvider):
     """OpenAI, or OpenAI's models in another cloud.
 
     Args:
@@ -68,6 +63,7 @@ class OpenAIProvider(HttpProvider):
     """
 
     kind = "openai"
+    library = "openai"
     capabilities = CHAT | EMBEDDINGS
     codec = OpenAIChat(DIALECT)
     embedding_codec = OpenAIEmbeddings()
@@ -81,13 +77,10 @@ class OpenAIProvider(HttpProvider):
         client: Any = None,
         api: Api = "auto",
         reasoning_summary: Summary | None = "auto",
-        models: Sequence[str] = (),
         **more: Any,
     ) -> None:
         _check_choice("api", api, get_args(Api))
         _check_choice("reasoning_summary", reasoning_summary, (None, *get_args(Summary)))
-        if isinstance(models, str):
-            raise InvalidParameterError(f"models must be a sequence of ids, got {models!r}")
         if client is not None:
             own = {"base_url": base_url, "organization": organization, "project": project, **more}
             _refuse_beside_client(own)
@@ -98,31 +91,15 @@ class OpenAIProvider(HttpProvider):
         self.project = project or (os.environ.get("OPENAI_PROJECT_ID") if of_environment else None)
         more.setdefault("name", "OpenAI")
         super().__init__(
-            base_url=base_url if client is None else address_of(client, "openai"),
+            base_url=base_url,
             client=client,
             default_base_url=DEFAULT_BASE_URL,
             base_url_variables=("OPENAI_BASE_URL",),
-            key_variables=("OPENAI_API_KEY",) if client is None else (),
-            key_required=client is None,
+            key_variables=("OPENAI_API_KEY",),
             **more,
         )
-        self._client = client
         self._api = api
-        self._named_models = tuple(models)
         self._responses = OpenAIResponses(summary=reasoning_summary)
-
-    async def _open(self) -> None:
-        if await self._key.ask() is not None:
-            warn_if_key_is_readable(self.base_url, self.id)
-        self._transport = SdkTransport(
-            "openai",
-            self.base_url,
-            new_client=self._new_client,
-            headers=self._headers,
-            secrets=self._secrets,
-            **self._connect_with,
-        )
-        await self._transport.open()
 
     async def _new_client(self, sdk: Any, http_client: Any) -> Any:
         key = await self._key.ask()
@@ -147,16 +124,9 @@ class OpenAIProvider(HttpProvider):
         asked = request.options.reasoning_effort not in (None, "none")
         return self._api == "responses" or asked or is_reasoning_model(request.model)
 
-    def _send(self, body: bytes, request: LLMRequest) -> AsyncGenerator[bytes, None]:
+    def _left_out(self, request: LLMRequest) -> Sequence[str]:
         codec = self._codec_for(request)
-        if isinstance(codec, OpenAIChat | OpenAIResponses) and (missing := codec.left_out(request)):
-            log.debug(
-                "%s: %s is not sent, because %s does not take it while it reasons, or at all",
-                request.id,
-                ", ".join(missing),
-                request.model,
-            )
-        return super()._send(body, request)
+        return codec.left_out(request) if isinstance(codec, OpenAIChat | OpenAIResponses) else ()
 
     async def _list_models(self) -> Sequence[LLMModelInfo]:
         listed = await self.transport.get("/models", timeout_s=_LIST_TIMEOUT_S)
@@ -165,10 +135,6 @@ class OpenAIProvider(HttpProvider):
             return models
         known = {model.id: model for model in models}
         return [known.get(id) or LLMModelInfo(id=id) for id in dict.fromkeys(self._named_models)]
-
-    def _secrets(self) -> Sequence[str]:
-        of_client = getattr(self._client, "api_key", None)
-        return (*self._key.known, *([of_client] if isinstance(of_client, str) else []))
 
 
 def _check_choice(name: str, value: object, choices: Sequence[object]) -> None:

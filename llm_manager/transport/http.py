@@ -143,7 +143,7 @@ class HttpTransport:
             async with aclosing(_pieces(response)) as pieces:
                 async for piece in pieces:
                     yield piece
-        except Exception as error:
+        except Exception as error:  # a caller\'s client may raise those of another library
             if not faults.is_fault(error):
                 raise
             failure = self._interrupted(error, response)
@@ -186,7 +186,7 @@ class HttpTransport:
         received, failure = bytearray(), None
         try:
             await _collect(response, received, ANSWER_LIMIT_BYTES)
-        except Exception as error:
+        except Exception as error:  # a caller\'s client may raise those of another library
             if not faults.is_fault(error):
                 raise
             failure = self._interrupted(error, response)
@@ -237,7 +237,7 @@ class HttpTransport:
         failure = None
         try:
             return await held.client.send(request, stream=True, follow_redirects=False)
-        except Exception as error:
+        except Exception as error:  # a caller\'s client may raise those of another library
             if not faults.is_fault(error):
                 raise
             if once or not faults.is_stale(error):
@@ -261,7 +261,7 @@ class HttpTransport:
         timeout = (connect_timeout_s, None, WRITE_TIMEOUT_S, POOL_TIMEOUT_S)
         try:
             return client.build_request(method, self.base_url + path, content=body, timeout=timeout)
-        except Exception as error:
+        except Exception as error:  # a caller\'s client may raise those of another library
             if not faults.is_fault(error):
                 raise
             failure = self._no_answer(error, connect_timeout_s, None)
@@ -343,7 +343,7 @@ async def _beginning(response: httpx2.Response) -> bytes:
     try:
         async with asyncio.timeout(ERROR_BODY_TIMEOUT_S):
             await _collect(response, received, ERROR_BODY_LIMIT_BYTES)
-    except Exception as error:
+    except Exception as error:  # a caller\'s client may raise those of another library
         if not faults.is_fault(error):
             raise
     return bytes(received[:ERROR_BODY_LIMIT_BYTES])

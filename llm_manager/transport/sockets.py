@@ -136,7 +136,7 @@ async def _connected(address: Address) -> socket.socket:
     try:
         connection.setblocking(False)
         await asyncio.get_running_loop().sock_connect(connection, target)
-    except BaseException:
+    except BaseException:  # also when cancelled, nothing may stay open
         connection.close()
         raise
     return connection
@@ -262,7 +262,7 @@ class _Socket(asyncio.Protocol, httpcore2.AsyncNetworkStream):
                 )
             assert transport is not None
             secured.connection_made(transport)
-        except BaseException:
+        except BaseException:  # also when cancelled, nothing may stay open
             self._transport.abort()
             raise
         return secured

@@ -36,7 +36,7 @@ from .anthropic_content import ORIGIN, encode_part
 from .anthropic_models import ModelTraits, traits_of_name
 from .anthropic_request import encode_request
 from .aws_events import AwsEventFramer
-from .decoding import BLANK, EventStreamDecoder
+from .decoding import TypedEventDecoder
 from .failures import from_error_object, read_json, unreadable
 from .framing import DEFAULT_MAX_LINE_BYTES, SSEEvent
 from .loose import UNREADABLE, document, field, text, whole_number
@@ -112,7 +112,7 @@ _COUNTS = (
 )  # fmt: skip
 
 
-class AnthropicMessagesDecoder(EventStreamDecoder):
+class AnthropicMessagesDecoder(TypedEventDecoder):
     """The decoder of one answer.
 
     Only ``message_stop`` is a proper end.  What is said of the answer before it begins (its model,
@@ -130,22 +130,12 @@ class AnthropicMessagesDecoder(EventStreamDecoder):
     ) -> None:
         super().__init__(max_line_bytes)
         self._include_raw = request.options.include_raw
-        self._deltas: list[Delta] = []
-        self._held_back: list[Delta] = []
         self._blocks = AnswerBlocks(self._emit)
         self._counts: dict[str, int] = {}
         self._usage: Usage | None = None
         self._finished = False
-        self._done = False
         # Index of the block of which a piece is a TextDelta and nothing else.
         self._text_index = -1
-
-    def _ended(self) -> list[Delta]:
-        # What is left may be half an event.
-        deltas = self._read([e for e in self._framer.close() if document(e[1]) is not None])
-        if self._done or self._failure is not None:
-            return deltas
-        return self._failed(deltas, self._unfinished())
 
     # ---- the stream ------------------------------------------------------------------------------
 
@@ -182,12 +172,8 @@ class AnthropicMessagesDecoder(EventStreamDecoder):
             return self._taken()
         return self._failed(self._taken(), failure)
 
-    def _taken(self) -> list[Delta]:
-        taken, self._deltas = self._deltas, []
-        return taken
-
     def _unfinished(self) -> ProviderError:
-        if not self._begun and not self._start.lstrip(BLANK).startswith((b"event:", b"data:")):
+        if not self._is_of_events:
             return unreadable(self._start, "a message")
         return StreamInterruptedError("the answer broke off: there was no message_stop at its end")
 
@@ -228,15 +214,6 @@ class AnthropicMessagesDecoder(EventStreamDecoder):
                     self._finish(reason[:100])
             case "message_stop":
                 self._end()
-
-    def _emit(self, delta: Delta) -> None:
-        self._release()
-        self._deltas.append(delta)
-
-    def _release(self) -> None:
-        if self._held_back:
-            self._deltas += self._held_back
-            self._held_back.clear()
 
     # ---- the answer as a whole -------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from typing import Any
 from ..errors import InvalidResponseError, ProviderError
 from ..messages import Delta
 from .framing import DEFAULT_MAX_LINE_BYTES, SSEEvent, SSEFramer, ThenError
+from .loose import document
 
 # So much of the beginning is kept, to tell what an answer is that has no events in it.
 START_BYTES = 400
@@ -115,3 +116,45 @@ class EventStreamDecoder(AnswerDecoder):
         self._start = (self._start + data)[:START_BYTES]
         if self._document is None and self._start.lstrip(BLANK).startswith((b"{", b"[", b"<")):
             self._document = bytearray()
+
+
+class TypedEventDecoder(EventStreamDecoder):
+    """A decoder of events that say what they are, and of which one says that it is the last.
+
+    What is said of an answer before its first piece is held back until that piece.
+    """
+
+    def __init__(self, max_line_bytes: int = DEFAULT_MAX_LINE_BYTES) -> None:
+        super().__init__(max_line_bytes)
+        self._deltas: list[Delta] = []
+        self._held_back: list[Delta] = []
+        self._done = False
+
+    @abstractmethod
+    def _unfinished(self) -> ProviderError:
+        """What to say of a stream without an end."""
+
+    def _ended(self) -> list[Delta]:
+        # What is left may be half an event.
+        deltas = self._read([e for e in self._framer.close() if document(e[1]) is not None])
+        if self._done or self._failure is not None:
+            return deltas
+        return self._failed(deltas, self._unfinished())
+
+    @property
+    def _is_of_events(self) -> bool:
+        """Whether it began as such a stream does."""
+        return self._begun or self._start.lstrip(BLANK).startswith((b"event:", b"data:"))
+
+    def _emit(self, delta: Delta) -> None:
+        self._release()
+        self._deltas.append(delta)
+
+    def _release(self) -> None:
+        if self._held_back:
+            self._deltas += self._held_back
+            self._held_back.clear()
+
+    def _taken(self) -> list[Delta]:
+        taken, self._deltas = self._deltas, []
+        return taken

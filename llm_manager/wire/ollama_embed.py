@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
-
-import msgspec
 
 from ..messages import Delta, LLMRequest, MetaDelta, Usage, UsageDelta
 from .failures import unreadable
 from .loose import field, text, whole_number
 from .ollama_body import OllamaCodec
-from .vectors import VectorDocument, checked_vectors
+from .vectors import VectorsDecoder, checked_vectors, shown_beginning
 
 
 class OllamaEmbed(OllamaCodec):
@@ -40,32 +37,11 @@ class OllamaEmbed(OllamaCodec):
         return {} if self._num_ctx is None else {"num_ctx": self._num_ctx}
 
 
-class OllamaEmbedDecoder:
+class OllamaEmbedDecoder(VectorsDecoder):
     """The decoder of one answer; all of it comes out of `close`."""
 
-    def __init__(self, request: LLMRequest) -> None:
-        self._request = request
-        self._document = VectorDocument("embeddings")
-
-    def feed(self, data: bytes) -> Sequence[Delta]:
-        """Nothing yet.
-
-        Raises:
-            InvalidResponseError: the answer is too long.
-        """
-        self._document.feed(data)
-        return ()
-
-    def close(self) -> Sequence[Delta]:
-        """The vectors in the order of the texts, the model and the token counts.
-
-        Raises:
-            StreamInterruptedError: the answer broke off.
-            InvalidResponseError: it is no embeddings, or not one for each text.
-            ProviderError: it is an error object.
-        """
-        answer = self._document.close()
-        shown = msgspec.json.encode(answer)[:400]
+    def _deltas(self, answer: Any) -> list[Delta]:
+        shown = shown_beginning(answer)
         given = field(answer, "embeddings")
         if not isinstance(given, list):
             raise unreadable(shown, "embeddings", why="embeddings is no list")

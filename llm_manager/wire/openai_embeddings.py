@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from array import array
 from base64 import b64decode
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
-
-import msgspec
 
 from ..messages import Delta, LLMRequest, MetaDelta, Usage, UsageDelta
 from .failures import unreadable
 from .loose import encoded, field, first_number, text
-from .vectors import VectorDocument, checked_vectors
+from .vectors import VectorsDecoder, checked_vectors, shown_beginning
 
 
 class OpenAIEmbeddings:
@@ -51,39 +49,18 @@ class OpenAIEmbeddings:
         return OpenAIEmbeddingsDecoder(request)
 
 
-class OpenAIEmbeddingsDecoder:
+class OpenAIEmbeddingsDecoder(VectorsDecoder):
     """The decoder of one answer; all of it comes out of `close`."""
 
-    def __init__(self, request: LLMRequest) -> None:
-        self._request = request
-        self._document = VectorDocument("embeddings")
-
-    def feed(self, data: bytes) -> Sequence[Delta]:
-        """Nothing yet: the order of the vectors is known when all are there.
-
-        Raises:
-            InvalidResponseError: the answer is too long.
-        """
-        self._document.feed(data)
-        return ()
-
-    def close(self) -> Sequence[Delta]:
-        """The vectors in the order of the texts, the model and the token counts.
-
-        Raises:
-            StreamInterruptedError: the answer broke off.
-            InvalidResponseError: it is no embeddings, or not one for each text.
-            ProviderError: it is an error object.
-        """
-        answer = self._document.close()
+    def _deltas(self, answer: Any) -> list[Delta]:
         entries = field(answer, "data")
         if not isinstance(entries, list):
-            raise unreadable(_shown(answer), "embeddings", why="data is no list")
+            raise unreadable(shown_beginning(answer), "embeddings", why="data is no list")
         vectors = [self._vector(field(entry, "embedding")) for entry in _in_order(entries)]
         deltas: list[Delta] = []
         if model := text(field(answer, "model")):
             deltas.append(MetaDelta(model, text(field(answer, "id")) or None))
-        deltas.append(checked_vectors(vectors, self._request, _shown(answer)))
+        deltas.append(checked_vectors(vectors, self._request, shown_beginning(answer)))
         # Embeddings produce nothing: a server that gives one figure only means the prompt.
         tokens = first_number(
             field(answer, "usage"), "prompt_tokens", "input_tokens", "total_tokens"
@@ -112,7 +89,9 @@ def _in_order(entries: list[Any]) -> list[Any]:
         range(len(entries))
     ):
         raise unreadable(
-            _shown(places), "embeddings", why="the numbers of the vectors are not 0, 1, 2 ..."
+            shown_beginning(places),
+            "embeddings",
+            why="the numbers of the vectors are not 0, 1, 2 ...",
         )
     return [entry for _, entry in sorted(zip(places, entries, strict=True), key=_first)]
 
@@ -126,7 +105,3 @@ def _floats(base64: str) -> list[float] | None:
         return list(array("f", b64decode(base64, validate=True)))
     except ValueError:
         return None
-
-
-def _shown(answer: object) -> bytes:
-    return msgspec.json.encode(answer)[:400]

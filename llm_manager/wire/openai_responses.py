@@ -28,7 +28,7 @@ from ..messages import (
     TextDelta,
     UsageDelta,
 )
-from .decoding import BLANK, EventStreamDecoder
+from .decoding import TypedEventDecoder
 from .failures import error_in, from_error_object, read_json, unreadable
 from .framing import DEFAULT_MAX_LINE_BYTES, SSEEvent
 from .loose import UNREADABLE, document, field, text
@@ -107,7 +107,7 @@ _REASONS: dict[str, FinishReason] = {
 _ENDS = ("response.completed", "response.incomplete", "response.failed", "response.cancelled")
 
 
-class OpenAIResponsesDecoder(EventStreamDecoder):
+class OpenAIResponsesDecoder(TypedEventDecoder):
     """The decoder of one answer.
 
     Only an event that ends the whole answer is a proper end.
@@ -124,20 +124,10 @@ class OpenAIResponsesDecoder(EventStreamDecoder):
     ) -> None:
         super().__init__(max_line_bytes)
         self._include_raw = request.options.include_raw
-        self._deltas: list[Delta] = []
-        self._held_back: list[Delta] = []
         self._items = AnswerItems(self._emit, request.id)
         self._is_introduced = False
-        self._done = False
         # The item of which a piece is a TextDelta and nothing else.
         self._text_index: Any = -1
-
-    def _ended(self) -> list[Delta]:
-        # What is left may be half an event.
-        deltas = self._read([e for e in self._framer.close() if document(e[1]) is not None])
-        if self._done or self._failure is not None:
-            return deltas
-        return self._failed(deltas, self._unfinished())
 
     # ---- the stream ------------------------------------------------------------------------------
 
@@ -169,12 +159,8 @@ class OpenAIResponsesDecoder(EventStreamDecoder):
             return self._taken()
         return self._failed(self._taken(), failure)
 
-    def _taken(self) -> list[Delta]:
-        taken, self._deltas = self._deltas, []
-        return taken
-
     def _unfinished(self) -> ProviderError:
-        if not self._begun and not self._start.lstrip(BLANK).startswith((b"event:", b"data:")):
+        if not self._is_of_events:
             return unreadable(self._start, "an answer")
         return StreamInterruptedError(
             "the answer broke off: nothing at its end says that it is complete"
@@ -228,12 +214,6 @@ class OpenAIResponsesDecoder(EventStreamDecoder):
             problem = error_in(document(data))
             if problem is not None:
                 raise from_error_object(problem)
-
-    def _emit(self, delta: Delta) -> None:
-        if self._held_back:
-            self._deltas += self._held_back
-            self._held_back.clear()
-        self._deltas.append(delta)
 
     # ---- the answer as a whole -------------------------------------------------------------------
 

@@ -7,13 +7,14 @@ is left around them is read at the end.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from ..errors import InvalidResponseError, StreamInterruptedError
-from ..messages import LLMRequest, VectorsDelta
+from ..messages import Delta, LLMRequest, VectorsDelta
 from .failures import read_json, unreadable
 from .loose import document
 
@@ -113,6 +114,42 @@ def _is_whole(text: bytes) -> bool:
 def _is_before_a_value(text: bytes | bytearray) -> bool:
     # Prose in a text of the document may say "[1]" as well; before that stands something else.
     return bytes(text[-64:]).rstrip().endswith(_BEFORE_A_VALUE)
+
+
+class VectorsDecoder(ABC):
+    """A decoder of vectors; all deltas come out of `close`, because all are needed for one."""
+
+    def __init__(self, request: LLMRequest) -> None:
+        self._request = request
+        self._document = VectorDocument("embeddings")
+
+    def feed(self, data: bytes) -> Sequence[Delta]:
+        """Nothing yet.
+
+        Raises:
+            InvalidResponseError: the answer is too long.
+        """
+        self._document.feed(data)
+        return ()
+
+    def close(self) -> Sequence[Delta]:
+        """The vectors in the order of the texts, the model and the token counts.
+
+        Raises:
+            StreamInterruptedError: the answer broke off.
+            InvalidResponseError: it is no embeddings, or not one for each text.
+            ProviderError: it is an error object.
+        """
+        return self._deltas(self._document.close())
+
+    @abstractmethod
+    def _deltas(self, answer: Any) -> list[Delta]:
+        """The deltas of the whole document."""
+
+
+def shown_beginning(answer: object) -> bytes:
+    """The beginning of an answer, for the text of an error."""
+    return msgspec.json.encode(answer)[:400]
 
 
 def checked_vectors(

@@ -123,7 +123,7 @@ class Batch:
                 piece = row.accept(self._chosen(row, scores))
                 if not row.has_ended:
                     self._join(row, cache)
-        except BaseException:
+        except BaseException:  # whatever ends it, the next row begins from nothing
             self._stop_reading()
             raise
         self._stop_reading()

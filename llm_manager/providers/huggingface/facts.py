@@ -16,7 +16,7 @@ _GENERATIVE = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 
 def read_config(folder: Path) -> dict[str, Any]:
     """The model's ``config.json``; empty if there is none that can be read."""
-    return _json(folder / "config.json")
+    return json_object(folder / "config.json")
 
 
 def context_window_tokens(config: dict[str, Any]) -> int | None:
@@ -72,7 +72,7 @@ def _template(folder: Path) -> str:
     file = folder / "chat_template.jinja"
     if file.is_file():
         return file.read_text(encoding="utf-8", errors="replace")
-    template = _json(folder / "tokenizer_config.json").get("chat_template", "")
+    template = json_object(folder / "tokenizer_config.json").get("chat_template", "")
     return template if isinstance(template, str) else json.dumps(template)
 
 
@@ -87,7 +87,8 @@ def _weights_bytes(folder: Path) -> int | None:
     return sum(sizes) or None
 
 
-def _json(file: Path) -> dict[str, Any]:
+def json_object(file: Path) -> dict[str, Any]:
+    """The JSON object in a file; empty if there is none that can be read."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):

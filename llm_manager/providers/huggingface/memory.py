@@ -18,6 +18,7 @@ from typing import Any
 from ...errors import ConfigurationError
 from ...messages import Data
 from .available import available_memory_bytes
+from .facts import json_object
 from .settings import DTYPES, LoadSettings
 
 GIB = 1024**3
@@ -95,7 +96,7 @@ def check_fits(
 
 def memory_need(folder: Path, settings: LoadSettings, *, device: str = "cpu") -> MemoryNeed | None:
     """What the model in ``folder`` will need, or None if its files do not tell."""
-    config = _json(folder / "config.json")
+    config = json_object(folder / "config.json")
     weights_bytes = _weights_bytes(folder, settings, config)
     if weights_bytes is None:
         return None
@@ -156,7 +157,7 @@ def _quantized_size(quantization: str | Mapping[str, Any] | None) -> float | Non
 
 def _safetensors_files(folder: Path) -> list[Path]:
     """The files that will be read: those of the index if there is one, else the one file."""
-    weights = _json(folder / "model.safetensors.index.json").get("weight_map")
+    weights = json_object(folder / "model.safetensors.index.json").get("weight_map")
     if isinstance(weights, dict):
         # A name of the index may not lead out of the folder.
         files = [folder / Path(name).name for name in sorted(set(map(str, weights.values())))]
@@ -255,12 +256,3 @@ def _alternatives(settings: LoadSettings) -> Iterator[tuple[str, LoadSettings]]:
 
 def _gib(size_bytes: int) -> str:
     return f"{size_bytes / GIB:.1f} GiB"
-
-
-def _json(file: Path) -> dict[str, Any]:
-    """The JSON object in a file; empty if there is none."""
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}

@@ -209,7 +209,7 @@ class Workers:
         try:
             worker = await asyncio.shield(starting)
             await worker.greeted()
-        except BaseException:
+        except BaseException:  # also when cancelled, no process may stay behind
             await asyncio.shield(_end(starting))
             raise
         self._spare = worker
