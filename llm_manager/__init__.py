@@ -49,8 +49,12 @@ _WHERE = {
         "ProviderAdded",
         "ProviderRemoved",
         "ActiveProviderChanged",
+        "RequestQueued",
+        "StreamStalled",
+        "ConfigChanged",
+        "SystemResumed",
     ),
-    "status": ("ProviderStatus", "LLMProviderStatus", "Reason", "ErrorInfo"),
+    "status": ("ProviderStatus", "LLMProviderStatus", "Reason", "ErrorInfo", "RateLimits"),
     "messages": (
         "LLMMessage",
         "TextPart",
@@ -108,12 +112,14 @@ _WHERE = {
         "DependencyMissingError",
         "RequestCancelledError",
         "ToolRoundsExceededError",
+        "CircuitOpenError",
+        "QueueFullError",
     ),
     "media.factory": ("MediaFactory", "MediaLimits"),
     "media.inputs": ("ImageInput", "DocumentInput", "TextInput", "TabularInput"),
     "portability.conversion": ("portable",),
     "portability.report": ("portability_report", "PortabilityReport", "PortabilityItem"),
-    "policy": ("Stage",),
+    "policy": ("Stage", "Host"),
     "policy.retry": ("RetryPolicy",),
     "policy.deadline": ("DeadlinePolicy",),
     "policy.structured": ("StructuredOutput",),
@@ -130,6 +136,9 @@ _WHERE = {
     "wire.openai_request": ("ChatDialect",),
     "providers.litellm": ("LiteLLMProvider",),
     "providers.huggingface": ("HuggingFaceProvider",),
+    "policy.circuit": ("CircuitBreaker",),
+    "policy.limits": ("ConcurrencyLimit",),
+    "policy.cooldown": ("CooldownPolicy",),
 }
 _MODULE_OF = {name: module for module, names in _WHERE.items() for name in names}
 
@@ -143,6 +152,7 @@ if TYPE_CHECKING:
     from .emitter import EventEmitter as EventEmitter
     from .emitter import Subscription as Subscription
     from .errors import AuthenticationError as AuthenticationError
+    from .errors import CircuitOpenError as CircuitOpenError
     from .errors import ConfigurationError as ConfigurationError
     from .errors import ContentFilteredError as ContentFilteredError
     from .errors import ContextWindowExceededError as ContextWindowExceededError
@@ -158,6 +168,7 @@ if TYPE_CHECKING:
     from .errors import ProviderError as ProviderError
     from .errors import ProviderNotFoundError as ProviderNotFoundError
     from .errors import ProviderOverloadedError as ProviderOverloadedError
+    from .errors import QueueFullError as QueueFullError
     from .errors import QuotaExceededError as QuotaExceededError
     from .errors import RateLimitError as RateLimitError
     from .errors import RequestCancelledError as RequestCancelledError
@@ -166,6 +177,7 @@ if TYPE_CHECKING:
     from .errors import ToolRoundsExceededError as ToolRoundsExceededError
     from .errors import UnsupportedFeatureError as UnsupportedFeatureError
     from .events import ActiveProviderChanged as ActiveProviderChanged
+    from .events import ConfigChanged as ConfigChanged
     from .events import ErrorOccurred as ErrorOccurred
     from .events import Event as Event
     from .events import HealthCheck as HealthCheck
@@ -179,9 +191,12 @@ if TYPE_CHECKING:
     from .events import ProviderRemoved as ProviderRemoved
     from .events import ReconnectScheduled as ReconnectScheduled
     from .events import RequestFinished as RequestFinished
+    from .events import RequestQueued as RequestQueued
     from .events import RequestStarted as RequestStarted
     from .events import RetryScheduled as RetryScheduled
     from .events import StatusChanged as StatusChanged
+    from .events import StreamStalled as StreamStalled
+    from .events import SystemResumed as SystemResumed
     from .manager import LLMProviderManager as LLMProviderManager
     from .manager import ManagerSnapshot as ManagerSnapshot
     from .manager import ProviderSnapshot as ProviderSnapshot
@@ -222,8 +237,12 @@ if TYPE_CHECKING:
     from .messages import Usage as Usage
     from .messages import UsageDelta as UsageDelta
     from .messages import VectorsDelta as VectorsDelta
+    from .policy import Host as Host
     from .policy import Stage as Stage
+    from .policy.circuit import CircuitBreaker as CircuitBreaker
+    from .policy.cooldown import CooldownPolicy as CooldownPolicy
     from .policy.deadline import DeadlinePolicy as DeadlinePolicy
+    from .policy.limits import ConcurrencyLimit as ConcurrencyLimit
     from .policy.retry import RetryPolicy as RetryPolicy
     from .policy.structured import StructuredOutput as StructuredOutput
     from .portability.conversion import portable as portable
@@ -251,6 +270,7 @@ if TYPE_CHECKING:
     from .status import ErrorInfo as ErrorInfo
     from .status import LLMProviderStatus as LLMProviderStatus
     from .status import ProviderStatus as ProviderStatus
+    from .status import RateLimits as RateLimits
     from .status import Reason as Reason
     from .stream import LLMStream as LLMStream
     from .supervisor import Backoff as Backoff

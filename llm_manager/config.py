@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
 from .errors import AuthenticationError, ConfigurationError, InvalidParameterError, LLMError
@@ -55,6 +55,22 @@ class Secret:
 
     def __reduce__(self) -> tuple[object, ...]:
         raise TypeError("a Secret is not pickled; pass the key by its environment variable")
+
+
+class GivenSettings(dict[str, Any]):
+    """Settings as they were given, which may hold keys; shows only their names."""
+
+    def __repr__(self) -> str:
+        return f"GivenSettings({', '.join(self)})"
+
+    __str__ = __repr__
+
+    def hold(self, secrets: Iterable[str]) -> bool:
+        """Whether a key is among them."""
+        texts = [str(value) for value in self.values()]
+        return any(isinstance(value, Secret) for value in self.values()) or any(
+            secret in text for secret in secrets if secret for text in texts
+        )
 
 
 class ApiKey:
@@ -100,6 +116,16 @@ class ApiKey:
             return "given" if isinstance(self._source, Secret) else "function"
         found = next((v for v in self.variables if os.environ.get(v)), None)
         return f"environment {found}" if found else "missing" if self.required else "none needed"
+
+    @property
+    def is_given(self) -> bool:
+        """Whether it was given in code, and not found in the environment."""
+        return self._source is not None
+
+    @property
+    def is_function(self) -> bool:
+        """Whether a function is asked for it, which may know a newer one each time."""
+        return self._source is not None and not isinstance(self._source, Secret)
 
     @property
     def known(self) -> tuple[str, ...]:

@@ -14,12 +14,12 @@ import asyncio
 import contextlib
 import math
 import weakref
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
-from time import monotonic
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
+from .clock import SYSTEM_CLOCK, Clock, utc_now
 from .emitter import EventEmitter
 from .errors import (
     LLMError,
@@ -28,16 +28,20 @@ from .errors import (
     RateLimitError,
     RequestCancelledError,
     RequestTimeoutError,
+    StreamInterruptedError,
     as_llm_error,
 )
-from .events import HealthCheck, StatusChanged
+from .events import ConfigChanged, HealthCheck, StatusChanged, SystemResumed
+from .lease import Close, Lease, Ticket
 from .machine import StatusMachine
 from .messages import LLMRequest
 from .shared import SharedCall
+from .sleepwatch import Detector, watch_of
 from .status import (
     ErrorInfo,
     ProviderStatus,
     Reason,
+    is_evidence,
     is_hard_failure,
     is_permanent,
     is_soft_failure,
@@ -48,6 +52,7 @@ from .supervisor import Backoff, Supervisor
 
 Step = Callable[[], Coroutine[Any, Any, None]]
 Wait = Literal["attempt", "ready", "none"]
+Circuit = Literal["closed", "open", "half_open"]
 S = ProviderStatus
 
 # After this many soft failures (time-outs, 5xx) in a row a connection counts as lost.
@@ -56,6 +61,12 @@ FAILURE_THRESHOLD = 3
 FRESH_S = 30.0
 # Who asks whether a provider is available waits no longer than this.
 AVAILABLE_S = 5.0
+# A probe that takes longer shows that the provider is slow; one that takes this and `PATIENCE_S`
+# has failed.
+QUICK_S = 2.0
+PATIENCE_S = 8.0
+# After a sleep, an answer that does not go on for so long is taken for dead.
+RESUME_GRACE_S = 10.0
 
 
 class Connection:
@@ -67,8 +78,13 @@ class Connection:
         close: releases what ``open`` took.
         probe: asks the provider something cheap; returns whether it has a model to offer, or None
             if that cannot be known.
+        forget_idle: tells the provider that connections which wait for their next use are dead.
+        is_watched: whether anybody listens to the provider.
+        survives_sleep: whether its connections do, since they do not leave this machine.
         backoff: waits between attempts to reconnect.
-        probe_timeout_s: how long a probe may take, in seconds.
+        probe_interval_s: how often to look after an idle connection while somebody listens, in
+            seconds; None: never, its next use will tell.
+        clock: what time it is.
     """
 
     def __init__(
@@ -79,15 +95,30 @@ class Connection:
         open: Step,
         close: Step,
         probe: Callable[[], Coroutine[Any, Any, bool | None]],
+        forget_idle: Callable[[], None],
+        is_watched: Callable[[], bool],
+        survives_sleep: bool,
         backoff: Backoff,
-        probe_timeout_s: float = 10.0,
+        probe_interval_s: float | None = None,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._emitter = emitter
         self._machine = machine
         self._open_provider = open
         self._close_provider = close
         self._probe_provider = probe
-        self._probe_timeout_s = probe_timeout_s
+        self._forget_idle = forget_idle
+        self._is_watched = is_watched
+        self._survives_sleep = survives_sleep
+        self._probe_interval_s = probe_interval_s
+        self._clock = clock
+        self._sleep_watch = watch_of(clock)
+        self._poll: asyncio.TimerHandle | None = None
+        self._poll_loop: asyncio.AbstractEventLoop | None = None
+        self._polled_pieces = 0
+        self._lease = Lease()
+        self._replaced: list[Lease] = []
+        self._refuses_answers = self._doubted = False
         self._opened = False
         self._closing = self._tries_unseen = False
         self._opening: SharedCall[None] = SharedCall(self._open)
@@ -95,7 +126,7 @@ class Connection:
         self._trial: SharedCall[None] = SharedCall(self._try_unseen)
         self._stopping: SharedCall[None] = SharedCall(self._stop, keep_running=True)
         self._drain_until_s = 0.0
-        self._supervisor = Supervisor(emitter, machine, self._attempt.join, backoff)
+        self._supervisor = Supervisor(emitter, machine, self._attempt.join, backoff, clock)
         self._streams: weakref.WeakValueDictionary[str, LLMStream] = weakref.WeakValueDictionary()
         self._drained: list[asyncio.Future[None]] = []
         self._arriving = 0
@@ -137,8 +168,9 @@ class Connection:
         """See `BaseLLMProvider.is_available`."""
         if self.status in (S.CLOSED, S.DRAINING):
             return False
+        self._sleep_watch.look()
         self._end_cooldown_if_due()
-        age_s = math.inf if self._verified_s is None else monotonic() - self._verified_s
+        age_s = math.inf if self._verified_s is None else self._clock.monotonic() - self._verified_s
         if self.status.usable and age_s < FRESH_S:
             return True
         seen = self.status.live and self.status is not S.FAILED
@@ -161,7 +193,7 @@ class Connection:
             if self._opened:
                 await self._undo_open()
             return
-        until_s = monotonic() + drain_timeout_s
+        until_s = self._clock.monotonic() + drain_timeout_s
         self._drain_until_s = (
             min(self._drain_until_s, until_s) if self._stopping.running else until_s
         )
@@ -230,8 +262,8 @@ class Connection:
             await self._trial.settled()
             await self._opening.join()
 
-    async def begin_request(self) -> int:
-        """Get ready for one request; returns the epoch that its evidence belongs to.
+    async def begin_request(self) -> Ticket:
+        """Get ready for one request; returns what `end_request` wants back.
 
         A provider that is not connected is opened, and the request itself is the evidence.
 
@@ -239,6 +271,7 @@ class Connection:
             ProviderConnectionError: it is draining or closed.
             LLMError: it cannot be opened.
         """
+        self._sleep_watch.look()
         try:
             await self._arrive()
         except asyncio.CancelledError:
@@ -247,17 +280,27 @@ class Connection:
         if self.status is S.FAILED:
             # Somebody asks again, so something may have been repaired.
             self._begin(Reason.USER)
+        ticket = Ticket()
         with self._emitter.atomic():
             self._machine.measure(in_flight=self._machine.state.in_flight + 1)
-            return self._machine.state.epoch
+            ticket.renew(self._machine.state.epoch, self._lease)
+        return ticket
 
-    def end_request(self) -> None:
+    def sends(self, ticket: Ticket) -> None:
+        """A request is sent now, perhaps long after it began: by the settings of this moment."""
+        with self._emitter.atomic():
+            ticket.renew(self._machine.state.epoch, self._lease)
+
+    def end_request(self, ticket: Ticket) -> None:
         """Count a request out, whatever its outcome was."""
         with self._emitter.atomic():
             left = max(self._machine.state.in_flight - 1, 0)
             self._machine.measure(in_flight=left)
+            over = ticket.hand_back()
         if left == 0:
             self._notify_drained()
+        for lease in over:
+            self._supervisor.run(self._end_lease(lease), "close")
 
     async def drop_if_unproven(self) -> None:
         """Undo a connection whose only request was stopped before it could prove anything.
@@ -270,7 +313,8 @@ class Connection:
     @asynccontextmanager
     async def request(self) -> AsyncIterator[int]:
         """One exchange with the provider: opened before, counted, and evidence afterwards."""
-        epoch = await self.begin_request()
+        ticket = await self.begin_request()
+        epoch = ticket.epoch
         try:
             yield epoch
             self.succeeded(epoch)
@@ -278,7 +322,7 @@ class Connection:
             self.failed(error, epoch)
             raise
         finally:
-            self.end_request()
+            self.end_request(ticket)
             await self.drop_if_unproven()
 
     def listed(self, epoch: int, *, any_models: bool) -> None:
@@ -292,10 +336,10 @@ class Connection:
         if epoch != state.epoch:
             self._machine.stale_evidence += 1
             return
-        self._soft_failures = 0
-        self._verified_s = monotonic()
+        self._proven()
         if state.status is S.CONNECTED:
-            self._machine.measure(verified_at=datetime.now(UTC))
+            self._machine.measure(verified_at=utc_now(self._clock))
+            self._look_after_it()
         elif state.status in (S.CONNECTING, S.RECONNECTING, S.DEGRADED):
             self._usable(S.CONNECTED, Reason.RECOVERED, epoch)
 
@@ -303,8 +347,10 @@ class Connection:
         """A request failed: what does that say about the provider?"""
         if epoch != self._machine.state.epoch:
             self._machine.stale_evidence += 1
-        elif isinstance(error, RequestCancelledError):
+        elif isinstance(error, RequestCancelledError) or not is_evidence(error):
             pass  # says nothing about the provider
+        elif self._machine.state.circuit == "open":
+            pass  # many have failed already, and it is left alone
         elif error.code == Reason.UNEXPECTED:
             if self.status is S.CONNECTING:
                 self._judge(error, epoch)
@@ -316,6 +362,7 @@ class Connection:
         elif is_permanent(error):
             # A request may be forbidden what others may do; quota and key concern all of them.
             if self._verified_s is not None and error.code != Reason.QUOTA_EXHAUSTED:
+                self._doubted = True
                 self._settle()
             else:
                 self._judge(error, epoch)
@@ -364,49 +411,61 @@ class Connection:
         self._refuse_if_closed()
         if self.status in (S.DISCONNECTED, S.FAILED):
             self._begin(Reason.USER)
-        try:
-            await self._opening.join()
-        except asyncio.CancelledError:
-            await self._undo()
-            raise
-        epoch = self._machine.state.epoch
-        try:
-            has_models = await self._probe()
-        except RateLimitError as error:
-            self._cool_down(error, epoch)
-            return
-        except LLMError as error:
-            if self.status.usable and is_soft_failure(error):
-                self.failed(error, epoch)  # one slow answer to a probe proves little
+        while True:
+            try:
+                await self._opening.join()
+                epoch, failure = self._machine.state.epoch, None
+                try:
+                    has_models = await self._probe(epoch)
+                except LLMError as error:
+                    failure = error
+            except asyncio.CancelledError:
+                await self._undo()
+                raise
+            if epoch == self._machine.state.epoch:
+                if failure is None or not self._is_first_doubt(failure):
+                    break
+            elif self.status not in (S.CONNECTING, S.RECONNECTING):
+                # It began anew meanwhile; whoever did that may have gone again.
+                await self._undo()
+                return
+            # Otherwise the settings are others now, and what counts is what they are worth.
+        if failure is None:
+            self._proven()
+            if has_models is False:
+                self._usable(S.DEGRADED, Reason.NO_MODELS, epoch)
+            elif (self._machine.state.latency_ms or 0.0) > QUICK_S * 1000:
+                self._usable(S.DEGRADED, Reason.SLOW, epoch)
             else:
-                self._judge(error, epoch)
-            raise
-        except asyncio.CancelledError:
-            await self._undo()
-            raise
-        if epoch != self._machine.state.epoch:
-            # It began anew meanwhile; whoever did that may have gone again.
-            await self._undo()
-            return
-        self._verified_s = monotonic()
-        self._soft_failures = 0
-        if has_models is False:
-            self._usable(S.DEGRADED, Reason.NO_MODELS, epoch)
+                self._usable(S.CONNECTED, Reason.RECOVERED, epoch)
+        elif isinstance(failure, RateLimitError):
+            self._cool_down(failure, epoch)
         else:
-            self._usable(S.CONNECTED, Reason.RECOVERED, epoch)
+            if self.status.usable and is_soft_failure(failure):
+                self.failed(failure, epoch)  # one slow answer to a probe proves little
+                self._settle_again()
+            else:
+                self._judge(failure, epoch)
+            raise failure
+
+    def _is_first_doubt(self, error: LLMError) -> bool:
+        """Whether a key that has worked is refused for the first time: that may be a mistake."""
+        first = is_permanent(error) and self._verified_s is not None and not self._doubted
+        self._doubted = self._doubted or first
+        return first
 
     async def _try_unseen(self) -> None:
         """Probe a provider that is not connected, and leave its status as it is."""
         while self._opening.running:
             await self._opening.settled()
         if self._opened:
-            await self._probe()
+            await self._probe(self._machine.state.epoch)
             return
         # From here on, whoever wants to open waits: two that open would each forget the other's.
         self._tries_unseen = True
         try:
             await self._open_provider()
-            await self._probe()
+            await self._probe(self._machine.state.epoch)
         except LLMError:
             raise
         except Exception as error:  # a provider's author may raise anything
@@ -417,30 +476,38 @@ class Connection:
             finally:
                 self._tries_unseen = False
 
-    async def _probe(self) -> bool | None:
+    async def _probe(self, epoch: int) -> bool | None:
+        """Ask something cheap; one that is not answered quickly shows at once that it is slow."""
         provider_id = self._machine.state.provider_id
-        publish = self._emitter.publish
+        publish, clock = self._emitter.publish, self._clock
         publish(HealthCheck(provider_id=provider_id, phase="started"))
-        began_s = monotonic()
+        began_s, pieces = clock.monotonic(), self._pieces()
+        slow = asyncio.get_running_loop().call_later(QUICK_S, self._is_slow, epoch)
 
         def latency_ms() -> float:
-            return round((monotonic() - began_s) * 1000, 3)
+            return round((clock.monotonic() - began_s) * 1000, 3)
 
         try:
-            async with asyncio.timeout(self._probe_timeout_s):
+            async with asyncio.timeout(QUICK_S + PATIENCE_S):
                 has_models = await self._probe_provider()
         except TimeoutError:
+            if self._pieces() > pieces:
+                # It is busy answering: that proves more than the probe could.
+                self._machine.measure(latency_ms=latency_ms())
+                return None
             failure: LLMError = RequestTimeoutError(
-                f"no answer to a probe within {self._probe_timeout_s:g} s"
+                f"no answer to a probe within {QUICK_S + PATIENCE_S:g} s"
             )
         except Exception as error:  # noqa: BLE001 - a provider's author may raise anything
             failure = as_llm_error(error)
         else:
-            self._machine.measure(latency_ms=latency_ms(), verified_at=datetime.now(UTC))
+            self._machine.measure(latency_ms=latency_ms(), verified_at=utc_now(clock))
             publish(
                 HealthCheck(provider_id=provider_id, phase="succeeded", latency_ms=latency_ms())
             )
             return has_models
+        finally:
+            slow.cancel()
         publish(
             HealthCheck(
                 provider_id=provider_id,
@@ -451,16 +518,37 @@ class Connection:
         )
         raise failure.in_context(provider_id=provider_id)
 
+    def _is_slow(self, epoch: int) -> None:
+        if self.status is S.CONNECTED:
+            self._machine.change(S.DEGRADED, Reason.SLOW, epoch=epoch)
+
     # ---- what evidence does to the status --------------------------------------------------------
 
     def _begin(self, reason: Reason) -> None:
         self._machine.begin_epoch()
-        self._verified_s, self._soft_failures = None, 0
+        self._verified_s, self._soft_failures, self._doubted = None, 0, False
         self._machine.change(
-            S.CONNECTING, reason, error=None, attempt=0, retry_at=None, cooldown_until=None
+            S.CONNECTING,
+            reason,
+            error=None,
+            attempt=0,
+            retry_at=None,
+            cooldown_until=None,
+            circuit="closed",
+            rate_limits=None,
         )
+        with contextlib.suppress(RuntimeError):  # where no loop runs nobody can look
+            self._sleep_watch.begin(self)
+
+    def _proven(self) -> None:
+        self._verified_s = self._clock.monotonic()
+        self._soft_failures, self._doubted = 0, False
 
     def _usable(self, status: ProviderStatus, reason: Reason, epoch: int) -> None:
+        circuit: Circuit = "closed"
+        if self._machine.state.circuit != "closed" and self._refuses_answers:
+            # That it can be reached was never in doubt: one request has to find out more.
+            status, reason, circuit = S.DEGRADED, Reason.CIRCUIT_HALF_OPEN, "half_open"
         changed = self._machine.change(
             status,
             reason,
@@ -469,17 +557,20 @@ class Connection:
             attempt=0,
             retry_at=None,
             cooldown_until=None,
-            verified_at=datetime.now(UTC),
+            circuit=circuit,
+            verified_at=utc_now(self._clock),
         )
         if changed:
             self._supervisor.usable()
+        self._look_after_it()
 
     def _judge(self, error: LLMError, epoch: int) -> None:
         """The connection does not work: for good, or until it heals."""
         self._last_error = error
         info = ErrorInfo.of(error)
         # A probe is a request that every such server takes: a refusal means the wrong address.
-        wrong_address = not error.retryable and 300 <= (error.http_status or 0) < 500
+        refused = not error.retryable and 300 <= (error.http_status or 0) < 500
+        wrong_address = refused and error.code != Reason.CAPTIVE_PORTAL
         if is_permanent(error) or wrong_address or error.code == Reason.UNEXPECTED:
             known = is_permanent(error) or error.code == Reason.UNEXPECTED
             reason = reason_of(error) if known else Reason.INVALID_CONFIG
@@ -493,7 +584,7 @@ class Connection:
     def _cool_down(self, error: RateLimitError, epoch: int) -> None:
         """A rate limit proves that the provider is there; it wants to be left alone for a while."""
         wait_s = error.retry_after_s or 0.0
-        until = datetime.now(UTC) + timedelta(seconds=wait_s) if wait_s else None
+        until = utc_now(self._clock) + timedelta(seconds=wait_s) if wait_s else None
         earlier = self._machine.state.cooldown_until
         if until is None or (earlier is not None and earlier > until):
             until = earlier
@@ -512,7 +603,7 @@ class Connection:
     def _end_cooldown_if_due(self) -> None:
         """Do what the timer would have done, if its loop has gone."""
         state = self._machine.state
-        if state.cooldown_until is not None and state.cooldown_until <= datetime.now(UTC):
+        if state.cooldown_until is not None and state.cooldown_until <= utc_now(self._clock):
             self._usable(S.CONNECTED, Reason.RECOVERED, state.epoch)
 
     async def _cooled_down(self, wait_s: float, until: datetime, epoch: int) -> None:
@@ -521,12 +612,195 @@ class Connection:
         if state.status is S.DEGRADED and state.cooldown_until == until:
             self._usable(S.CONNECTED, Reason.RECOVERED, epoch)
 
+    # ---- the circuit; what opens it is a policy --------------------------------------------------
+
+    def open_circuit(self, error: LLMError, retry_at: datetime) -> None:
+        """Requests fail again and again: leave it alone until ``retry_at``."""
+        # Where no connection was possible, the first one that is proves that things are better.
+        self._refuses_answers = not is_hard_failure(error)
+        epoch = self._machine.state.epoch
+        self._last_error = error
+        self._machine.change(
+            S.RECONNECTING,
+            Reason.CIRCUIT_OPEN,
+            epoch=epoch,
+            error=ErrorInfo.of(error),
+            circuit="open",
+            retry_at=retry_at,
+        )
+        if self.status is S.RECONNECTING:
+            wait_s = (retry_at - utc_now(self._clock)).total_seconds()
+            self._supervisor.lost(epoch, wait_s=wait_s if self._refuses_answers else 0.0)
+
+    def half_open_circuit(self) -> None:
+        """One request is let through to find out whether things are better."""
+        self._machine.change(circuit="half_open", epoch=self._machine.state.epoch)
+
+    def close_circuit(self) -> None:
+        """A request was answered as it should be."""
+        self._refuses_answers = False
+        state = self._machine.state
+        if state.status in (S.DEGRADED, S.RECONNECTING) and state.circuit != "closed":
+            self._usable(S.CONNECTED, Reason.RECOVERED, state.epoch)
+        elif state.circuit != "closed":
+            self._machine.change(circuit="closed", epoch=state.epoch)
+
+    # ---- new settings ----------------------------------------------------------------------------
+
+    async def reconfigure(
+        self,
+        prepare: Callable[[bool], Coroutine[Any, Any, Close | None]],
+        *,
+        keys: Iterable[str],
+        reason: Reason,
+        revision: int,
+    ) -> None:
+        """Go on with other settings; what runs ends with those it began with.
+
+        Args:
+            prepare: opens what the new settings need, if it is told to, then puts it in place of
+                the old without waiting in between; returns what closes the old, or None if it
+                did not, because others were faster.
+            keys: names of the settings that are new.
+            reason: why the connection begins anew.
+            revision: number of the settings.
+        """
+        await self._stopping.settled()
+        await self._trial.settled()
+        while self._opening.running:
+            await self._opening.settled()
+        self._refuse_if_closed()
+        opened = self._opened and self.status.live
+        close = await prepare(opened)
+        if close is None:
+            return
+        with self._emitter.atomic():
+            old, self._lease = self._lease, Lease()
+            self._replaced.append(old)
+            old.close = close
+            live = self.status.live
+            if live:
+                self._begin(reason)
+            self.announce_settings(keys, revision)
+        if old.over:
+            await self._end_lease(old)
+        if live:
+            self._settle()
+        else:
+            # It was disconnected meanwhile, and nobody else knows of what is open now.
+            await self._stopping.settled()
+            if not self._opening.running and self.status in (S.DISCONNECTED, S.CLOSED):
+                await self._undo_open()
+
+    def announce_settings(self, keys: Iterable[str], revision: int) -> None:
+        """Say that settings have changed, but not how."""
+        state = self._machine.state
+        self._emitter.publish(
+            ConfigChanged(
+                provider_id=state.provider_id,
+                keys=tuple(keys),
+                revision=revision,
+                epoch=state.epoch,
+            )
+        )
+
+    def retune(
+        self, *, backoff: Backoff, probe_interval_s: float | None, survives_sleep: bool
+    ) -> None:
+        """Go on with other habits; see the constructor."""
+        self._supervisor.backoff = backoff
+        self._probe_interval_s = probe_interval_s
+        self._survives_sleep = survives_sleep
+
+    async def _end_lease(self, lease: Lease) -> None:
+        close, lease.close = lease.close, None
+        if close is not None:
+            self._replaced.remove(lease)
+            await self._finish(close)
+
+    # ---- sleep -----------------------------------------------------------------------------------
+
+    def resumed(self, suspended_for_s: float, detector: Detector) -> None:
+        """The computer has slept: nothing that was known is certain any more."""
+        if not self.status.live:
+            return
+        self._verified_s = None
+        self._forget_idle()
+        self._emitter.publish(
+            SystemResumed(
+                provider_id=self._machine.state.provider_id,
+                suspended_for_s=round(suspended_for_s, 3),
+                detector=detector,
+            )
+        )
+        self._end_cooldown_if_due()
+        self._supervisor.reconnect_now()
+        for stream in () if self._survives_sleep else self._running_streams():
+            self._supervisor.run(self._goes_on(stream), "resume")
+        if self.status.usable:
+            self._settle()
+
+    async def _goes_on(self, stream: LLMStream) -> None:
+        """End a stream of which nothing comes any more after a sleep."""
+        before = stream.heard
+        await asyncio.sleep(RESUME_GRACE_S)
+        if stream.running and stream.heard == before:
+            stream.interrupt(
+                StreamInterruptedError(
+                    f"nothing came for {RESUME_GRACE_S:g} s after the computer had slept",
+                    code="suspended",
+                    hint="ask again",
+                )
+            )
+
     # ---- in the background -----------------------------------------------------------------------
 
     def _settle(self) -> None:
         """Find out by a probe what a request could not tell."""
         if not self._attempt.running:
             self._supervisor.run(self._attempt.join(), "probe")
+
+    def _settle_again(self) -> None:
+        """Probe once more when this probe has ended."""
+
+        async def again() -> None:
+            await self._attempt.settled()
+            if self.status.usable and self._soft_failures:
+                await self._attempt.join()
+
+        self._supervisor.run(again(), "probe")
+
+    def _look_after_it(self) -> None:
+        """Poll it from the running loop, if that is wanted and no other loop does."""
+        if self._probe_interval_s is None or (
+            self._poll is not None and self._poll_loop is not None and self._poll_loop.is_running()
+        ):
+            return
+        try:
+            self._poll_loop = asyncio.get_running_loop()
+        except RuntimeError:  # called where no loop runs: the next request will tell
+            return
+        # Held weakly: who forgets a provider must not be kept from losing it.
+        self._poll = self._poll_loop.call_later(
+            self._probe_interval_s, _poll, weakref.ref(self), self._probe_interval_s
+        )
+
+    def _poll_now(self, interval_s: float) -> None:
+        self._poll = None
+        if not self.status.usable:
+            return
+        self._sleep_watch.look()
+        pieces, before_s = self._pieces(), self._verified_s
+        known_s = -math.inf if before_s is None else before_s
+        quiet = pieces == self._polled_pieces
+        self._polled_pieces = pieces
+        if quiet and self._clock.monotonic() - known_s > interval_s / 2 and self._is_watched():
+            self._settle()
+        self._look_after_it()
+
+    def _pieces(self) -> int:
+        """How much has come of the running answers; only ever compared."""
+        return sum(stream.heard for stream in self._running_streams())
 
     async def _until_settled(self) -> None:
         """Wait until reconnecting has ended, one way or another."""
@@ -553,11 +827,13 @@ class Connection:
         if self.status is not S.DISCONNECTED:
             self._machine.change(S.DRAINING, reason, error=None, attempt=0, retry_at=None)
         try:
+            self._sleep_watch.end(self)
             self._supervisor.stop()
             await self._attempt.cancel()
             await self._opening.cancel()
-            while (left_s := self._drain_until_s - monotonic()) > 0 and await self._busy(left_s):
-                pass
+            while (left_s := self._drain_until_s - self._clock.monotonic()) > 0:
+                if not await self._busy(left_s):
+                    break
             if self._machine.state.in_flight:
                 reason = Reason.DRAIN_TIMEOUT
                 for stream in self._running_streams():
@@ -567,9 +843,13 @@ class Connection:
                 await self._busy(1.0)
         finally:
             try:
+                for lease in list(self._replaced):
+                    await self._end_lease(lease)
                 await self._undo_open()
             finally:
-                self._machine.change(S.DISCONNECTED, reason, cooldown_until=None)
+                self._machine.change(
+                    S.DISCONNECTED, reason, cooldown_until=None, circuit="closed", queued=0
+                )
 
     def _running_streams(self) -> list[LLMStream]:
         # Other threads add to the dictionary, and garbage collection takes from it.
@@ -612,8 +892,11 @@ class Connection:
 
     async def _undo_open(self) -> None:
         self._opened = False
+        await self._finish(self._close_provider)
+
+    async def _finish(self, close: Close) -> None:
         try:
-            await self._close_provider()
+            await close()
         except Exception as error:  # noqa: BLE001 - closing must go on; whoever listens is told
             self._supervisor.report(error, "close")
 
@@ -630,6 +913,12 @@ class Connection:
             provider_id=self._machine.state.provider_id,
             hint="make a new provider",
         )
+
+
+def _poll(connection: weakref.ref[Connection], interval_s: float) -> None:
+    alive = connection()
+    if alive is not None:
+        alive._poll_now(interval_s)
 
 
 def _resolve(future: asyncio.Future[None]) -> None:

@@ -136,7 +136,7 @@ async def _asked(base_url: str, path: str, timeout_s: float) -> Any:
     try:
         async with asyncio.timeout(timeout_s):
             return msgspec.json.decode(await transport.get(path, timeout_s=timeout_s))
-    except (LLMError, TimeoutError, msgspec.MsgspecError):
+    except (LLMError, TimeoutError, msgspec.MsgspecError, UnicodeError, RecursionError):
         return None
     finally:
         await transport.aclose()

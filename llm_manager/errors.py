@@ -16,6 +16,7 @@
     │   ├── RequestTimeoutError          one of the clocks ran out; ``code`` says which
     │   ├── ProviderConnectionError      no connection; ``code`` says why (refused, dns, tls …)
     │   ├── ProviderOverloadedError      the provider is up, but has no capacity now
+    │   ├── CircuitOpenError             too many failures: not sent before ``retry_at``
     │   ├── StreamInterruptedError       the answer broke off; ``partial`` has what came
     │   └── InvalidResponseError         the answer cannot be understood
     ├── InvalidParameterError            a value given by the caller is wrong
@@ -23,6 +24,7 @@
     ├── ConfigurationError               settings that cannot work, found before sending
     ├── ProviderNotFoundError            no provider is registered under that id
     ├── DependencyMissingError           an optional package is not installed
+    ├── QueueFullError                   too many requests wait already; nothing was sent
     ├── RequestCancelledError            ended by `LLMStream.cancel` or a shutdown
     └── ToolRoundsExceededError          a model asked for tools again and again
 
@@ -35,9 +37,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from .redaction import redact
+from .redaction import redact, without_quotes
 
 if TYPE_CHECKING:
     from .messages import LLMResponse
@@ -51,6 +54,7 @@ class LLMError(Exception):
         code: a stable word for programs, e.g. ``"rate_limited"``; finer than the class.
         retryable: whether the same request may succeed a moment later.
         retry_after_s: seconds that the provider asked us to wait, or None if it did not say.
+        retry_at: before when trying again makes no sense, UTC, or None if that is not known.
         provider_id: id of the provider it happened on, or None.
         http_status: HTTP status of the answer, or None if there was none.
         request_id: our id of the request, the one that events carry, or None.
@@ -74,6 +78,7 @@ class LLMError(Exception):
         code: str | None = None,
         retryable: bool | None = None,
         retry_after_s: float | None = None,
+        retry_at: datetime | None = None,
         provider_id: str | None = None,
         http_status: int | None = None,
         request_id: str | None = None,
@@ -90,6 +95,7 @@ class LLMError(Exception):
         if retryable is not None:
             self.retryable = retryable
         self.retry_after_s = _sensible(retry_after_s)
+        self.retry_at = retry_at
         self.provider_id = provider_id
         self.http_status = http_status
         self.request_id = request_id
@@ -116,15 +122,15 @@ class LLMError(Exception):
             self.request_id = request_id
         return self
 
-    def mask(self, secrets: Iterable[str]) -> None:
-        """Take ``secrets``, and whatever looks like a key, out of all texts."""
-        known = tuple(secrets)
-        self.message = redact(self.message, known)
+    def mask(self, secrets: Iterable[str], private: Iterable[str] = ()) -> None:
+        """Take ``secrets``, what looks like a key, and quotes of ``private`` out of all texts."""
+        known, texts = tuple(secrets), tuple(private)
+        self.message = without_quotes(redact(self.message, known), texts)
         self.args = (self.message,)
         for name in ("hint", "original", "provider_code", "provider_request_id"):
             text = getattr(self, name)
             if text is not None:
-                setattr(self, name, redact(text, known))
+                setattr(self, name, without_quotes(redact(text, known), texts))
 
 
 def _sensible(wait_s: float | None) -> float | None:
@@ -234,6 +240,13 @@ class ProviderOverloadedError(ProviderError):
     retryable = True
 
 
+class CircuitOpenError(ProviderError):
+    """Too many requests failed; none is sent before ``retry_at``, unless ``force`` is set."""
+
+    code = "circuit_open"
+    retryable = True
+
+
 class StreamInterruptedError(ProviderError):
     """The answer began and did not end properly; ``partial`` holds what had arrived.
 
@@ -286,6 +299,14 @@ class DependencyMissingError(LLMError, ImportError):
             facts.setdefault("hint", f"install the extra {extra!r}: pip install '.[{extra}]'")
         super().__init__(message, **facts)
         self.extra = extra
+
+
+class QueueFullError(LLMError):
+    """So many requests wait for their turn that another one is refused; nothing was sent."""
+
+    code = "queue_full"
+    retryable = True
+    default_hint = "ask again later, or raise max_waiting of ConcurrencyLimit"
 
 
 class RequestCancelledError(LLMError):

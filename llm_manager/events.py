@@ -156,6 +156,41 @@ class RequestStarted(Event, frozen=True, kw_only=True):
     operation: str
 
 
+class RequestQueued(Event, frozen=True, kw_only=True):
+    """A request waits before it is sent.
+
+    Attributes:
+        request_id: which request.
+        reason: ``concurrency``: others have to end first; ``rate_limit``: the service said that
+            nothing is left for now; ``cooldown``: it asked us to wait.
+        position: how many wait before it.
+        until: when it will go on, UTC, if that is known.
+    """
+
+    name = "requestQueued"
+    request_id: str
+    reason: Literal["concurrency", "rate_limit", "cooldown"]
+    position: int = 0
+    until: datetime | None = None
+
+
+class StreamStalled(Event, frozen=True, kw_only=True):
+    """An answer has fallen silent; it is ended in ``fails_in_s`` seconds unless it goes on.
+
+    Attributes:
+        request_id: which request.
+        silent_s: for how long nothing has come, in seconds.
+        fails_in_s: seconds that are left.
+        alive: whether signs of life still come, only no content.
+    """
+
+    name = "streamStalled"
+    request_id: str
+    silent_s: float
+    fails_in_s: float
+    alive: bool = False
+
+
 class RequestFinished(Event, frozen=True, kw_only=True):
     """A request has ended, however it did; its connection is released.
 
@@ -201,6 +236,35 @@ class RetryScheduled(Event, frozen=True, kw_only=True):
     wait_s: float
     retry_at: datetime
     error: ErrorInfo
+
+
+class ConfigChanged(Event, frozen=True, kw_only=True):
+    """The settings of a provider are other ones; values are never told.
+
+    Attributes:
+        keys: names of the settings that were given anew.
+        revision: grows by one with each change.
+        epoch: the epoch that began with it.
+    """
+
+    name = "configChanged"
+    keys: tuple[str, ...]
+    revision: int
+    epoch: int
+
+
+class SystemResumed(Event, frozen=True, kw_only=True):
+    """The computer has slept, or this process was stopped; connections may be dead.
+
+    Attributes:
+        suspended_for_s: for about how long, in seconds.
+        detector: how it was noticed: ``suspend`` (the clock that counts sleep went ahead),
+            ``wall_clock`` (the time of day did), ``late_timer`` (a timer fired far too late).
+    """
+
+    name = "systemResumed"
+    suspended_for_s: float
+    detector: Literal["suspend", "wall_clock", "late_timer"]
 
 
 class ErrorOccurred(Event, frozen=True, kw_only=True):

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import reduce
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar, get_args
 
@@ -161,7 +161,7 @@ class ToolCall(Data, frozen=True, kw_only=True):
         """
         try:
             return msgspec.json.decode(self.arguments_json or "{}", type=dict[str, Any])
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
             raise InvalidResponseError(
                 f"the arguments for tool {self.name!r} are not a JSON object: {error}"
             ) from None
@@ -425,13 +425,16 @@ class Timeouts(Data, frozen=True, kw_only=True):
     Attributes:
         connect_s: opening the connection, TLS included.
         first_token_s: from sending until the first piece of the answer, retries included.
-        idle_s: silence between two pieces of the answer; keep-alive comments do not count.
+        idle_s: silence: nothing arrives any more, not even a sign of life.
+        content_idle_s: no piece of the answer arrives, whatever signs of life do; a model that
+            thinks for long without showing it needs more of this than of ``idle_s``.
         total_s: the whole request, retries included.
     """
 
     connect_s: float | None = None
     first_token_s: float | None = None
     idle_s: float | None = None
+    content_idle_s: float | None = None
     total_s: float | None = None
 
     def __post_init__(self) -> None:
@@ -486,6 +489,7 @@ class LLMRequestOptions(Data, frozen=True, kw_only=True):
             ``background``.
         supersede_key: a new request ends the provider's running one with the same key, which
             raises `RequestCancelledError`; for an editor, where each keystroke asks anew.
+        force: send it even while the circuit is open or the provider asked us to wait.
         include_raw: keep the provider's own answer in `LLMResponse.raw`.
         extra: merged into the request body as it is, for what this library does not know.
 
@@ -510,6 +514,7 @@ class LLMRequestOptions(Data, frozen=True, kw_only=True):
     prompt_cache: PromptCache | None = None
     priority: Priority | None = None
     supersede_key: str | None = None
+    force: bool = False
     include_raw: bool = False
     extra: dict[str, Any] = {}
 
@@ -648,6 +653,14 @@ class LLMRequest(Data, frozen=True, kw_only=True):
     options: LLMRequestOptions = NO_OPTIONS
     operation: Operation = "chat"
     stream: bool = True
+
+    @property
+    def private_texts(self) -> Iterator[str]:
+        """What the user has written; it is for the service alone."""
+        yield from (self.prefix, self.suffix, *self.texts)
+        for message in self.messages:
+            yield message.text
+            yield from (call.arguments_json for call in message.tool_calls)
 
 
 # ---- answers -------------------------------------------------------------------------------------
@@ -859,6 +872,10 @@ class RawDelta(msgspec.Struct, frozen=True):
     document: Any
 
 
+class KeepAliveDelta(Data, frozen=True):
+    """A sign of life without content; the clocks see it, readers never do."""
+
+
 Delta: TypeAlias = (
     TextDelta
     | ReasoningDelta
@@ -869,6 +886,7 @@ Delta: TypeAlias = (
     | FinishDelta
     | MetaDelta
     | RawDelta
+    | KeepAliveDelta
 )
 
 

@@ -25,18 +25,22 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import aclosing, contextmanager
+from datetime import UTC, datetime
 from difflib import get_close_matches
 from time import monotonic
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, Self, get_args
 
 import msgspec
 
 from .asking import Asking, Options
 from .catalog import ModelCatalog, capabilities_of
-from .config import check_id
+from .clock import SYSTEM_CLOCK, Clock
+from .config import GivenSettings, check_id
 from .connection import Connection, Wait
 from .emitter import EventEmitter
 from .errors import (
+    AuthenticationError,
+    ConfigurationError,
     InvalidParameterError,
     LLMError,
     ModelNotFoundError,
@@ -50,15 +54,18 @@ from .events import (
     ModelChanged,
     RequestFinished,
     RequestStarted,
+    RetryScheduled,
     StatusChanged,
 )
 from .interrupt import Interrupter
+from .lease import Close, Ticket
 from .machine import StatusMachine
 from .messages import (
     Capability,
     Delta,
     FilePart,
     ImagePart,
+    KeepAliveDelta,
     LLMCapabilities,
     LLMModelInfo,
     LLMRequest,
@@ -72,11 +79,11 @@ from .messages import (
     from_mapping,
     merged,
 )
-from .policy import Stage, chain
+from .policy import Exchange, Stage, chain
 from .policy.deadline import DeadlinePolicy
 from .policy.retry import RetryPolicy
 from .policy.structured import StructuredOutput
-from .status import ErrorInfo, LLMProviderStatus, ProviderStatus
+from .status import ErrorInfo, LLMProviderStatus, ProviderStatus, Reason
 from .stream import Assembly, LLMStream, StreamCallback
 from .supervisor import Backoff
 from .tokens import estimate_prompt_tokens
@@ -100,6 +107,9 @@ class BaseLLMProvider(EventEmitter, Asking):
         policies: stages around every request, outermost first; default: deadline and retry.
         timeouts: default time limits; shorthand for ``default_options.timeouts``.
         reconnect: waits between attempts to reconnect.
+        probe_interval_s: how often to look after an idle connection while somebody listens, in
+            seconds, at least 0.5; None: never, the next request will tell.
+        clock: what time it is, for tests.
 
     Raises:
         InvalidParameterError: an argument is wrong.
@@ -119,8 +129,21 @@ class BaseLLMProvider(EventEmitter, Asking):
     """Time limits of this kind of provider, where they differ from the usual ones; the weakest."""
     backoff: Backoff = Backoff()
     """Waits between attempts to reconnect, for this kind of provider."""
+    probe_interval_s: float | None = None
+    """How often this kind of provider is looked after while idle, in seconds; None: never."""
+    is_local: bool = False
+    """Whether it runs on this machine, so that a sleep of the computer breaks no connection."""
+    kept_on_update: ClassVar[frozenset[str]] = frozenset()
+    """Names of attributes that are no settings: `update_config` leaves them as they are."""
+    _given: tuple[tuple[Any, ...], GivenSettings]
     models_max_age_s: ClassVar[float] = 300.0
     """A model list older than this is read again when somebody asks, in seconds."""
+
+    def __new__(cls, *args: Any, **settings: Any) -> Self:
+        provider: Self = super().__new__(cls)
+        # Kept as they were given, for `update_config` and for pickling.
+        provider._given = args, GivenSettings(settings)
+        return provider
 
     def __init__(
         self,
@@ -132,10 +155,15 @@ class BaseLLMProvider(EventEmitter, Asking):
         policies: Iterable[Stage] | None = None,
         timeouts: Timeouts | Mapping[str, Any] | None = None,
         reconnect: Backoff | None = None,
+        probe_interval_s: float | None = None,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         super().__init__()
         if reconnect is not None and not isinstance(reconnect, Backoff):
             raise InvalidParameterError(f"reconnect must be a Backoff, got {reconnect!r:.60}")
+        if probe_interval_s is not None:
+            self.probe_interval_s = _interval(probe_interval_s)
+        self._backoff = reconnect or self.backoff
         self.id = check_id(id if id is not None else self.kind)
         self.name = name or self.id
         self.source_id = self.id
@@ -154,20 +182,38 @@ class BaseLLMProvider(EventEmitter, Asking):
             open=self._open,
             close=self._close,
             probe=self._masked_probe,
-            backoff=reconnect or self.backoff,
+            forget_idle=self._forget_idle,
+            is_watched=self._is_watched,
+            survives_sleep=self.is_local,
+            backoff=self._backoff,
+            probe_interval_s=self.probe_interval_s,
+            clock=clock,
         )
         self._catalog = ModelCatalog(
             self._list_all_models, self, self._machine, max_age_s=self.models_max_age_s
         )
-        stages = (DeadlinePolicy(), RetryPolicy()) if policies is None else tuple(policies)
-        structured = StructuredOutput(self._takes("json_schema"), self._takes("json_object"))
-        self._send_with_policies = chain(
-            (structured, *stages), self._counted_exchange, self._publish_own
-        )
-        self._running: dict[str, Assembly] = {}
+        self._policies = default_policies() if policies is None else tuple(policies)
+        self._send_with_policies = self._with_policies()
+        self._running: dict[str, tuple[Assembly, Ticket]] = {}
+        self.config_revision = 1
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.id!r} {self.status.status}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A provider is pickled as its settings; the copy is not connected to anything.
+
+        Raises:
+            ConfigurationError: a key is among the settings.
+        """
+        args, settings = self._given
+        if settings.hold(self._secrets()):
+            raise ConfigurationError(
+                f"{self.id} is not pickled, because its settings hold a key",
+                provider_id=self.id,
+                hint="give the key by its environment variable, which the other process has, too",
+            )
+        return _unpickled, (type(self), args, {**settings, "id": self.id})
 
     # ---- to write: what a provider's author supplies ---------------------------------------------
 
@@ -205,6 +251,13 @@ class BaseLLMProvider(EventEmitter, Asking):
         special = {"fim": self.fim_codec, "embed": self.embedding_codec}
         return special.get(request.operation) or self.codec
 
+    def _forget_idle(self) -> None:
+        """Close connections that wait for their next use before they get one: they are dead."""
+
+    def _rereads_key(self) -> bool:
+        """Whether the key comes from a function, which may know a newer one when it is asked."""
+        return False
+
     def _secrets(self) -> Iterable[str]:
         """Texts that must not appear in any error, the key above all; the default has none."""
         return ()
@@ -226,8 +279,13 @@ class BaseLLMProvider(EventEmitter, Asking):
             async with aclosing(self._send(codec.encode(request), request)) as pieces:
                 turn_ends_s = monotonic() + _TURN_S
                 async for piece in pieces:
+                    content = False
                     for delta in decoder.feed(piece):
+                        content = True
                         yield delta
+                    if not content:
+                        self._note_life(request)
+                        yield KeepAliveDelta()
                     # While data is waiting, reading does not suspend; others want the loop as well.
                     if monotonic() > turn_ends_s:
                         await asyncio.sleep(0)
@@ -246,6 +304,11 @@ class BaseLLMProvider(EventEmitter, Asking):
 
     async def _masked_probe(self) -> bool | None:
         with self._masked():
+            try:
+                return await self._probe()
+            except AuthenticationError as error:
+                if error.http_status != 401 or not self._rereads_key():
+                    raise
             return await self._probe()
 
     # ---- status ----------------------------------------------------------------------------------
@@ -360,6 +423,46 @@ class BaseLLMProvider(EventEmitter, Asking):
         """`disconnect`, for ever: the object cannot be used again."""
         await self._connection.close(drain_timeout_s=_not_negative(drain_timeout_s))
 
+    async def update_config(self, *, if_revision: int | None = None, **settings: Any) -> int:
+        """Go on with other settings, without closing what runs.
+
+        Takes what the constructor takes, all but ``id``; what is not given stays.  Everything is
+        checked, and a new client is opened, before anything changes.  Running answers end on the
+        old client, which is closed after the last of them; new requests use the new one.  A
+        provider that is connected, reconnecting or failed goes through ``connecting`` and proves
+        itself by a probe in the background; one that is not connected stays so.  Settings that
+        concern only requests (``default_options``, ``timeouts``, ``default_model``, ``name``,
+        ``policies``) do not touch the connection.
+
+        Args:
+            if_revision: change nothing unless `config_revision` is still this one.
+            settings: the new ones; an ``api_key`` goes with its ``base_url``: to move to another
+                server, give both.
+
+        Returns:
+            The new `config_revision`.  Announced as ``configChanged``, without the values.
+
+        Raises:
+            InvalidParameterError: there is no such setting, or its value is wrong.
+            ConfigurationError: ``if_revision`` is not the present one; or a key that was given for
+                one server would go to another.
+            LLMError: what the constructor, or opening the new client, raises.
+        """
+        if "id" in settings:
+            raise InvalidParameterError("the id of a provider cannot be changed")
+        replaced = None
+        while replaced is None:  # while somebody else was faster
+            revision = self.config_revision
+            if if_revision not in (None, revision):
+                raise ConfigurationError(
+                    f"the settings have been changed: revision {revision}, not {if_revision}",
+                    code="revision_conflict",
+                    provider_id=self.id,
+                    hint="look at them again, then change them",
+                )
+            replaced = await self._replace_settings(settings, revision)
+        return replaced
+
     async def is_available(self) -> bool:
         """Whether it is usable now, by fresh evidence; never raises for the provider's fault.
 
@@ -368,6 +471,86 @@ class BaseLLMProvider(EventEmitter, Asking):
         probed without changing its status.
         """
         return await self._connection.is_available()
+
+    async def _replace_settings(self, changes: Mapping[str, Any], revision: int) -> int | None:
+        """Take other settings; returns their number, or None if ``revision`` is over."""
+        twin = self._twin(changes)
+        self._check_update(twin, changes)
+        taken: int | None = None
+
+        def take() -> Close | None:
+            nonlocal taken
+            with self.atomic():
+                if self.config_revision != revision:
+                    return None
+                old = self._sealed()
+                self._take_over(twin, changes)
+                taken = self.config_revision = revision + 1
+            return old._close
+
+        async def prepare(must_open: bool) -> Close | None:
+            if must_open:
+                try:
+                    await twin._open()
+                except BaseException:  # also when cancelled: what is half open is closed
+                    await twin._close()
+                    raise
+            close = take()
+            if close is None and must_open:
+                await twin._close()
+            return close
+
+        if changes.keys() <= _OF_REQUESTS:
+            take()
+            if taken is not None:
+                self._connection.announce_settings(changes, taken)
+        else:
+            reason = (
+                Reason.CREDENTIALS_CHANGED if changes.keys() == {"api_key"}
+                else Reason.CONFIG_CHANGED
+            )  # fmt: skip
+            await self._connection.reconfigure(
+                prepare, keys=changes, reason=reason, revision=revision + 1
+            )
+        return taken
+
+    def _twin(self, changes: Mapping[str, Any]) -> Self:
+        """A provider of the same kind with other settings, which acts in the place of this one."""
+        args, given = self._given
+        try:
+            twin = type(self)(*args, **{**given, **changes, "id": self.id})
+        except TypeError as error:
+            if "unexpected keyword argument" not in str(error):
+                raise
+            raise InvalidParameterError(f"settings of {self.id}: {error}") from None
+        # What it announces and finds out is announced and found out by this one.
+        for name in ("_machine", "_connection", "_catalog", "_running", "publish"):
+            setattr(twin, name, getattr(self, name))
+        return twin
+
+    def _check_update(self, new: Self, changes: Mapping[str, Any]) -> None:
+        """Refuse a change that cannot be meant."""
+
+    def _sealed(self) -> Self:
+        """A copy that keeps the settings of this moment, for what is opened with them."""
+        copy: Self = object.__new__(type(self))
+        vars(copy).update(vars(self))
+        return copy
+
+    def _take_over(self, twin: Self, changes: Mapping[str, Any]) -> None:
+        """Put on the settings of ``twin``."""
+        kept = _IDENTITY | self.kept_on_update
+        vars(self).update({name: v for name, v in vars(twin).items() if name not in kept})
+        if "policies" in changes:
+            self._policies = twin._policies
+            self._send_with_policies = self._with_policies()
+        if "default_model" in changes:
+            self.set_active_model(twin._active_model)
+        self._connection.retune(
+            backoff=twin._backoff,
+            probe_interval_s=twin.probe_interval_s,
+            survives_sleep=twin.is_local,
+        )
 
     def reconnect_now(self) -> None:
         """Try to reconnect at once instead of waiting: the network is back, a server was started.
@@ -592,16 +775,16 @@ class BaseLLMProvider(EventEmitter, Asking):
         )
         outcome: Literal["ok", "error", "cancelled", "abandoned"] = "cancelled"
         failure: LLMError | None = None
-        epoch: int | None = None
-        self._running[request.id] = assembly
+        ticket: Ticket | None = None
         try:
-            epoch = await connection.begin_request()
+            ticket = await connection.begin_request()
+            self._running[request.id] = (assembly, ticket)
             proven = False
             async with aclosing(self._send_with_policies(request)) as deltas:
                 async for delta in deltas:
                     if not proven:
                         proven = True
-                        connection.succeeded(epoch)
+                        connection.succeeded(ticket.epoch)
                     yield delta
             outcome = "ok"
         except LLMError as error:
@@ -609,22 +792,22 @@ class BaseLLMProvider(EventEmitter, Asking):
             if isinstance(error, ModelNotFoundError):
                 error.hint = self._similar_models(request.model) or error.hint
             outcome = "cancelled" if isinstance(error, RequestCancelledError) else "error"
-            if epoch is not None:
-                connection.failed(error, epoch)
+            if ticket is not None:
+                connection.failed(error, ticket.epoch)
             raise
         except Exception as error:  # a provider's author may raise anything
             failure, outcome = as_llm_error(error), "error"
             failure.in_context(provider_id=self.id, request_id=request.id)
-            if epoch is not None:
-                connection.failed(failure, epoch)
+            if ticket is not None:
+                connection.failed(failure, ticket.epoch)
             raise failure from error
         except GeneratorExit:
             outcome = "cancelled" if interrupter.error is not None else "abandoned"
             raise
         finally:
-            del self._running[request.id]
-            if epoch is not None:
-                connection.end_request()
+            self._running.pop(request.id, None)
+            if ticket is not None:
+                connection.end_request(ticket)
             if outcome != "ok":
                 assembly.break_off()
             self.publish(
@@ -641,18 +824,106 @@ class BaseLLMProvider(EventEmitter, Asking):
                     error=None if failure is None else ErrorInfo.of(failure),
                 )
             )
-            if epoch is not None:
+            if ticket is not None:
                 await connection.drop_if_unproven()
 
-    def _counted_exchange(self, request: LLMRequest) -> AsyncGenerator[Delta, None]:
-        assembly = self._running.get(request.id)
-        if assembly is not None:
-            assembly.attempts += 1
-        return self._exchange(request)
+    def _with_policies(self) -> Exchange:
+        structured = StructuredOutput(self._takes("json_schema"), self._takes("json_object"))
+        return chain((structured, *self._policies), self._counted_exchange, _Host(self))
 
-    def _publish_own(self, event: Event) -> bool:
-        """Publish an event of a policy, which does not know the provider that it serves."""
-        return self.publish(msgspec.structs.replace(event, provider_id=self.id))
+    def _counted_exchange(self, request: LLMRequest) -> AsyncGenerator[Delta, None]:
+        running = self._running.get(request.id)
+        if running is not None:
+            assembly, ticket = running
+            assembly.attempts += 1
+            self._connection.sends(ticket)
+        return self._with_reread_key(request) if self._rereads_key() else self._exchange(request)
+
+    async def _with_reread_key(self, request: LLMRequest) -> AsyncGenerator[Delta, None]:
+        """Send it once more if the key is refused: the function may know a newer one by now."""
+        begun = False
+        try:
+            async with aclosing(self._exchange(request)) as deltas:
+                async for delta in deltas:
+                    begun = True
+                    yield delta
+            return
+        except AuthenticationError as error:
+            if begun or error.http_status != 401:
+                raise
+            refused = ErrorInfo.of(error)
+        assembly, _ = self._running[request.id]
+        self.publish(
+            RetryScheduled(
+                provider_id=self.id,
+                request_id=request.id,
+                attempt=assembly.attempts,
+                of=assembly.attempts + 1,
+                wait_s=0.0,
+                retry_at=datetime.now(UTC),
+                error=refused,
+            )
+        )
+        assembly.attempts += 1
+        async with aclosing(self._exchange(request)) as deltas:
+            async for delta in deltas:
+                yield delta
+
+    def _note_life(self, request: LLMRequest) -> None:
+        running = self._running.get(request.id)
+        if running is not None:
+            running[0].signs_of_life += 1
+
+    def _is_watched(self) -> bool:
+        """Whether anybody listens, here or at the manager."""
+        if self.event_names():
+            return True
+        manager = getattr(self._relay, "__self__", None)
+        return isinstance(manager, EventEmitter) and bool(manager.event_names())
+
+
+# What makes this provider this one, whatever its settings are.
+_IDENTITY = frozenset(vars(EventEmitter())) | {
+    "id", "source_id", "publish", "config_revision", "_machine", "_connection", "_catalog",
+    "_running", "_active_model", "_policies", "_send_with_policies",
+}  # fmt: skip
+# Settings that concern requests only: a connection need not begin anew for them.
+_OF_REQUESTS = frozenset({"name", "default_model", "default_options", "timeouts", "policies"})
+
+
+def _unpickled(
+    kind: type[BaseLLMProvider], args: tuple[Any, ...], settings: dict[str, Any]
+) -> BaseLLMProvider:
+    return kind(*args, **settings)
+
+
+def default_policies() -> tuple[Stage, ...]:
+    """What a provider does around each request if nothing else is said, outermost first."""
+    return (DeadlinePolicy(), RetryPolicy())
+
+
+class _Host:
+    """A provider as its policies see it; see `policy.Host`."""
+
+    def __init__(self, provider: BaseLLMProvider) -> None:
+        self._provider = provider
+        self._connection = provider._connection
+        self._machine = provider._machine
+        self.open_circuit = self._connection.open_circuit
+        self.half_open_circuit = self._connection.half_open_circuit
+        self.close_circuit = self._connection.close_circuit
+
+    @property
+    def status(self) -> LLMProviderStatus:
+        return self._machine.state
+
+    def publish(self, event: Event) -> bool:
+        # A policy does not know the provider that it serves.
+        return self._provider.publish(msgspec.structs.replace(event, provider_id=self._provider.id))
+
+    def count_queued(self, change: int) -> None:
+        with self._provider.atomic():
+            self._machine.measure(queued=max(self._machine.state.queued + change, 0))
 
 
 def _defect(text: str) -> ProviderError:
@@ -690,7 +961,16 @@ def _is(word: ProviderStatus | str) -> Callable[[LLMProviderStatus], bool]:
     return lambda state: state.status is status
 
 
+def _interval(seconds: object) -> float:
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds >= 0.5:
+        raise InvalidParameterError(
+            f"probe_interval_s must be at least 0.5 seconds, or None for never, got {seconds!r}"
+        )
+    return float(seconds)
+
+
 def _not_negative(timeout_s: float) -> float:
-    if not isinstance(timeout_s, int | float) or timeout_s < 0:
+    known = isinstance(timeout_s, int | float) and not isinstance(timeout_s, bool)
+    if not (known and timeout_s >= 0):  # which a NaN is not, either
         raise InvalidParameterError(f"drain_timeout_s must be 0 or more seconds, got {timeout_s!r}")
     return timeout_s

@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterable
 
 MASK = "***"
+# A shorter text, or a shorter run of words, may stand in a message by accident.
+_QUOTED = 16
 
 # Shapes of keys as the vendors document them, and the places where keys appear in URLs, headers
 # and JSON.  The character counts keep ordinary words out.
@@ -31,3 +33,31 @@ def redact(text: str, secrets: Iterable[str] = ()) -> str:
         if secret:
             text = text.replace(secret, MASK)
     return _KEY_SHAPES.sub(MASK, text)
+
+
+def without_quotes(text: str, private: Iterable[str]) -> str:
+    """``text`` without what it repeats of ``private`` texts: services quote prompts in errors.
+
+    A run of 16 characters or more that stands in one of them, too, is replaced by ``***``.
+    """
+    for source in private:
+        text = _without_quotes_of(source, text)
+    return text
+
+
+def _without_quotes_of(source: str, text: str) -> str:
+    # Every run of that length holds one of the windows that begin at a multiple of the half.
+    window, pieces, done, start = _QUOTED // 2, [], 0, 0
+    while start + window <= len(text):
+        begin, end = start, start + window
+        start, at = end, source.find(text[begin:end])
+        if at < 0:
+            continue
+        while end < len(text) and (longer := source.find(text[begin : end + 1], at)) >= 0:
+            end, at = end + 1, longer
+        while begin > done and text[begin - 1 : end] in source:
+            begin -= 1
+        if end - begin >= _QUOTED:
+            pieces += [text[done:begin], MASK]
+            done = start = end
+    return "".join((*pieces, text[done:]))

@@ -111,6 +111,8 @@ class Reason(StrEnum):
     RESET = "reset"
     SERVER_ERROR = "server_error"
     OVERLOADED = "overloaded"
+    LOADING = "loading"
+    CAPTIVE_PORTAL = "captive_portal"
     AUTH_MISSING = "auth_missing"
     AUTH_INVALID = "auth_invalid"
     FORBIDDEN = "forbidden"
@@ -140,6 +142,7 @@ class ErrorInfo(Data, frozen=True, kw_only=True, eq=False, omit_defaults=True):
         request_id: our id of the request, or None.
         retryable: whether trying again may help.
         retry_after_s: seconds that the provider asked to wait, or None.
+        retry_at: before when trying again makes no sense, UTC, or None.
     """
 
     code: str
@@ -151,6 +154,7 @@ class ErrorInfo(Data, frozen=True, kw_only=True, eq=False, omit_defaults=True):
     request_id: str | None = None
     retryable: bool = False
     retry_after_s: float | None = None
+    retry_at: datetime | None = None
 
     @classmethod
     def of(cls, error: BaseException) -> ErrorInfo:
@@ -167,6 +171,7 @@ class ErrorInfo(Data, frozen=True, kw_only=True, eq=False, omit_defaults=True):
             request_id=error.request_id,
             retryable=error.retryable,
             retry_after_s=error.retry_after_s,
+            retry_at=error.retry_at,
         )
 
     def _identity(self) -> tuple[Any, ...]:
@@ -182,11 +187,28 @@ class ErrorInfo(Data, frozen=True, kw_only=True, eq=False, omit_defaults=True):
         return hash(self._identity())
 
 
+class RateLimits(Data, frozen=True, kw_only=True):
+    """What a service says is left of our allowance, from the headers of its last answer.
+
+    Attributes:
+        requests_left, tokens_left: until the next reset; None if it does not say.
+        requests_reset_at, tokens_reset_at: when there will be more, UTC; None if it does not say.
+        requests_limit, tokens_limit: the whole allowance; None if it does not say.
+    """
+
+    requests_left: int | None = None
+    requests_limit: int | None = None
+    requests_reset_at: datetime | None = None
+    tokens_left: int | None = None
+    tokens_limit: int | None = None
+    tokens_reset_at: datetime | None = None
+
+
 class LLMProviderStatus(Data, frozen=True, kw_only=True, eq=False):
     """A snapshot of a provider, complete enough to draw it.
 
     The fields up to ``circuit`` are its state: a change of one of them is a ``statusChanged``.  The
-    next two follow the model list, which has an event of its own; the last three are measurements.
+    next two follow the model list, which has an event of its own; the last five are measurements.
 
     Attributes:
         provider_id: the provider.
@@ -200,12 +222,15 @@ class LLMProviderStatus(Data, frozen=True, kw_only=True, eq=False):
         attempt: number of failed attempts to reconnect so far.
         retry_at: when the next attempt is due, UTC, or None.
         cooldown_until: until when the provider asked us to wait, UTC, or None.
-        circuit: state of the circuit breaker.
+        circuit: ``open`` while requests are refused because too many failed; ``half_open`` while
+            one of them is let through to find out.
         models_revision: grows whenever the model list changes.
         models_stale: whether the last attempt to read the model list failed.
         verified_at: when it last proved to be usable, UTC, or None.
         latency_ms: duration of the last probe, in milliseconds, or None.
-        in_flight: number of running requests.
+        in_flight: number of running requests, those that wait included.
+        queued: how many of them wait for their turn.
+        rate_limits: what the service says is left of our allowance, or None if it does not.
     """
 
     provider_id: str
@@ -225,6 +250,8 @@ class LLMProviderStatus(Data, frozen=True, kw_only=True, eq=False):
     verified_at: datetime | None = None
     latency_ms: float | None = None
     in_flight: int = 0
+    queued: int = 0
+    rate_limits: RateLimits | None = None
 
     @property
     def usable(self) -> bool:
@@ -279,6 +306,7 @@ _PASSING: tuple[tuple[type[LLMError], Reason], ...] = (
     (RequestTimeoutError, Reason.TIMEOUT),
     (InvalidResponseError, Reason.SERVER_ERROR),
     (ProviderConnectionError, Reason.RESET),
+    (StreamInterruptedError, Reason.RESET),
 )
 
 
@@ -293,6 +321,15 @@ _REASONS = {reason.value: reason for reason in Reason}
 
 # A model that does not fit into memory says nothing about the others.
 _OF_ONE_MODEL = frozenset({"insufficient_memory"})
+
+
+# Errors that we raise without having asked the provider; the codes of our own policies.
+_NOT_ASKED = frozenset({Reason.CIRCUIT_OPEN, "cooling_down"})
+
+
+def is_evidence(error: LLMError) -> bool:
+    """Whether it says anything about the provider."""
+    return error.code not in _NOT_ASKED
 
 
 def is_permanent(error: LLMError) -> bool:

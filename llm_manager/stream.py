@@ -22,6 +22,7 @@ from .messages import (
     Delta,
     FinishDelta,
     FinishReason,
+    KeepAliveDelta,
     LLMEmbeddings,
     LLMRequest,
     LLMResponse,
@@ -53,6 +54,7 @@ class Assembly:
         self.provider_id = provider_id
         self.attempts = 0
         self.pieces = 0
+        self.signs_of_life = 0
         self._usage: Usage | None = None
         self._parts: list[tuple[int, Part]] = []
         self._vectors: list[list[float]] = []
@@ -110,6 +112,8 @@ class Assembly:
         elif type(delta) is RawDelta:
             if self._raw is not None:
                 self._raw.append(delta.document)
+        elif type(delta) is KeepAliveDelta:
+            pass  # for the clocks, if there were any
         else:
             raise ProviderError(
                 f"the provider class yielded {delta!r:.60}, not a delta",
@@ -252,6 +256,11 @@ class LLMStream:
     def running(self) -> bool:
         """Whether it has been started and has not ended."""
         return self._started and not self._ended
+
+    @property
+    def heard(self) -> int:
+        """How often anything has come, signs of life included."""
+        return self._assembly.pieces + self._assembly.signs_of_life
 
     @property
     def embeddings(self) -> LLMEmbeddings:

@@ -10,11 +10,11 @@ import contextlib
 import random
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from time import monotonic
+from datetime import timedelta
 from typing import Any
 
 from ._threads import reset_after_fork
+from .clock import SYSTEM_CLOCK, Clock, utc_now
 from .emitter import EventEmitter
 from .errors import InvalidParameterError, RequestCancelledError, as_llm_error
 from .events import ErrorOccurred, ReconnectScheduled
@@ -68,6 +68,7 @@ class Supervisor:
         emitter, machine: where things are announced.
         attempt: tries to connect once; raises an `LLMError` if it does not work.
         backoff: waits between attempts.
+        clock: what time it is.
     """
 
     def __init__(
@@ -76,34 +77,43 @@ class Supervisor:
         machine: StatusMachine,
         attempt: Callable[[], Coroutine[Any, Any, None]],
         backoff: Backoff,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._emitter = emitter
         self._machine = machine
         self._attempt = attempt
-        self._backoff = backoff
+        self.backoff = backoff
+        self._clock = clock
         self._tasks: set[asyncio.Task[None]] = set()
         self._healing: asyncio.Task[None] | None = None
         self._healing_epoch = -1
         self._wake: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
         self._attempts = 0
         self._usable_since_s: float | None = None
+        self._not_before_s = 0.0
         self._last_reported: ErrorInfo | None = None
         reset_after_fork(self)
 
     def usable(self) -> None:
         """The provider has become usable."""
-        self._usable_since_s = monotonic()
+        self._usable_since_s = self._clock.monotonic()
         self._last_reported = None
 
-    def lost(self, epoch: int) -> None:
-        """The provider is not reachable any more: try again until it is, or is stopped."""
+    def lost(self, epoch: int, *, wait_s: float = 0.0) -> None:
+        """The provider cannot be used any more: try again until it can, or is stopped.
+
+        Args:
+            epoch: what this concerns.
+            wait_s: leave it alone for at least so long, in seconds.
+        """
+        self._not_before_s = self._clock.monotonic() + wait_s
         healing = self._healing
         if healing is not None and not healing.done() and healing.get_loop().is_running():
             if self._healing_epoch == epoch:
                 return
             _cancel(healing)
-        held_s = monotonic() - self._usable_since_s if self._usable_since_s else STABLE_S
-        if held_s >= STABLE_S:
+        since_s = self._usable_since_s
+        if since_s is None or self._clock.monotonic() - since_s >= STABLE_S:
             self._attempts = 0
         self._healing, self._healing_epoch = self.run(self._heal(epoch), "reconnect"), epoch
         if self._healing is not None:
@@ -111,7 +121,7 @@ class Supervisor:
 
     def reconnect_now(self) -> None:
         """End the present wait and begin the waits anew; safe from any thread."""
-        self._attempts = 0
+        self._attempts, self._not_before_s = 0, 0.0
         if self._wake is not None:
             loop, event = self._wake
             with contextlib.suppress(RuntimeError):  # the loop is closed, nobody sleeps on it
@@ -164,13 +174,14 @@ class Supervisor:
         try:
             while self._is_lost(epoch):
                 self._attempts += 1
-                delay_s = self._backoff.delay_s(self._attempts)
+                to_wait_s = self._not_before_s - self._clock.monotonic()
+                delay_s = max(self.backoff.delay_s(self._attempts), to_wait_s)
                 self._announce(self._attempts, delay_s)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(delay_s):
                         await event.wait()
                 event.clear()
-                if self._is_lost(epoch):
+                if self._is_lost(epoch) and self._not_before_s <= self._clock.monotonic():
                     try:
                         await self._attempt()
                     except Exception as error:  # noqa: BLE001 - whatever it is, trying goes on
@@ -191,7 +202,7 @@ class Supervisor:
         return state.status is ProviderStatus.RECONNECTING and state.epoch == epoch
 
     def _announce(self, attempt: int, delay_s: float) -> None:
-        retry_at = datetime.now(UTC) + timedelta(seconds=delay_s)
+        retry_at = utc_now(self._clock) + timedelta(seconds=delay_s)
         with self._emitter.atomic():
             self._machine.change(attempt=attempt, retry_at=retry_at)
             self._emitter.publish(

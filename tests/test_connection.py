@@ -283,7 +283,7 @@ async def test_a_server_that_does_not_answer_is_unavailable_and_lost_after_three
     await provider.connect()
     provider._connection._verified_s = None  # as if it were long ago
     provider.gate.clear()
-    for expected in ("connected", "connected", "reconnecting"):
+    for expected in ("degraded", "degraded", "reconnecting"):
         assert not await provider.is_available()
         assert provider.status.status == expected
     assert provider.status.reason == "timeout"

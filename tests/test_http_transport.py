@@ -317,9 +317,14 @@ async def test_half_a_head_is_reset() -> None:
         assert caught.value.code == "reset"
 
 
-async def test_a_server_that_speaks_no_http_is_an_invalid_response() -> None:
+@pytest.mark.parametrize(
+    "greeting",
+    [b"220 mail.example ESMTP\r\n\r\n", b"SSH-2.0-OpenSSH_9.6\r\n", b"-ERR unknown command", b"\n"],
+)
+@pytest.mark.parametrize("write_size", [None, 1])
+async def test_a_server_that_speaks_no_http_is_an_invalid_response(greeting, write_size) -> None:
     async with ScriptedPeer() as peer, opened(peer) as transport:
-        peer.script(Reply(framing="raw", body=[b"220 mail.example ESMTP\r\n\r\n"]))
+        peer.script(Reply(framing="raw", body=[greeting], write_size=write_size))
         with pytest.raises(InvalidResponseError, match="does not answer in HTTP"):
             await streamed(transport)
 

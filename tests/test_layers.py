@@ -10,14 +10,14 @@ import pytest
 ROOT = Path(__file__).parent.parent / "llm_manager"
 
 LAYERS = [
-    {"redaction", "_threads"},
+    {"redaction", "_threads", "clock"},
     {"errors"},
     {"schemas"},
     {"messages"},
     {"status"},
     {"events"},
     {"emitter"},
-    {"config", "interrupt", "machine", "shared", "_blocking", "tokens"},
+    {"config", "interrupt", "lease", "machine", "shared", "sleepwatch", "_blocking", "tokens"},
     {"stream", "wire", "policy", "catalog", "supervisor"},
     {"transport"},
     {"connection", "asking"},

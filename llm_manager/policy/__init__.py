@@ -9,15 +9,43 @@ know nothing of each other and are tested one at a time.  The order, outermost f
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Iterable
+from datetime import datetime
 from typing import Protocol, TypeAlias, runtime_checkable
 
+from ..errors import LLMError
 from ..events import Event
 from ..messages import Delta, LLMRequest
+from ..status import LLMProviderStatus
 
 Exchange: TypeAlias = Callable[[LLMRequest], AsyncGenerator[Delta, None]]
 """Sends a request and yields its answer; closing the generator closes the connection."""
 
-Publish: TypeAlias = Callable[[Event], object]
+
+class Host(Protocol):
+    """The provider that a stage serves, as far as a stage may know it.
+
+    The snapshot is the one place that says how things are: what a stage finds out it reports here,
+    and what others found out it sees in ``status``.
+    """
+
+    @property
+    def status(self) -> LLMProviderStatus:
+        """The present snapshot."""
+
+    def publish(self, event: Event) -> bool:
+        """Announce an event in the provider's name."""
+
+    def count_queued(self, change: int) -> None:
+        """So many requests more, or less, wait for their turn."""
+
+    def open_circuit(self, error: LLMError, retry_at: datetime) -> None:
+        """Requests fail again and again: none is sent before ``retry_at``."""
+
+    def half_open_circuit(self) -> None:
+        """One request is let through to find out whether things are better."""
+
+    def close_circuit(self) -> None:
+        """Requests are sent again."""
 
 
 @runtime_checkable
@@ -25,12 +53,12 @@ class Stage(Protocol):
     """One policy.  The object holds settings; the state of one provider lives in `wrap`'s result,
     so that one stage can be given to many providers."""
 
-    def wrap(self, exchange: Exchange, publish: Publish) -> Exchange:
+    def wrap(self, exchange: Exchange, host: Host) -> Exchange:
         """An exchange that applies this policy around ``exchange``."""
 
 
-def chain(stages: Iterable[Stage], exchange: Exchange, publish: Publish) -> Exchange:
+def chain(stages: Iterable[Stage], exchange: Exchange, host: Host) -> Exchange:
     """``exchange`` wrapped in all ``stages``, the first one outermost."""
     for stage in reversed(list(stages)):
-        exchange = stage.wrap(exchange, publish)
+        exchange = stage.wrap(exchange, host)
     return exchange

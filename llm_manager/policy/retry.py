@@ -19,11 +19,13 @@ from tenacity import (
     wait_random_exponential,
 )
 
+from .._threads import reset_after_fork
 from ..errors import LLMError, RequestTimeoutError, as_llm_error
 from ..events import RetryScheduled
-from ..messages import Delta, LLMRequest, Retries, merged
+from ..messages import Delta, KeepAliveDelta, LLMRequest, Retries, merged
 from ..status import ErrorInfo
-from . import Exchange, Publish
+from . import Exchange, Host
+from .checks import check_number, check_type
 
 DEFAULT_RETRIES = Retries(attempts=3, wait_s=0.5, wait_max_s=20.0, retry_after_max_s=60.0)
 
@@ -33,19 +35,27 @@ class RetryPolicy:
 
     The wait doubles with each attempt and is drawn at random up to its bound ("full jitter"), so
     that many clients do not come back at once.  A wait that the provider asks for counts if it is
-    longer; one above ``retry_after_max_s`` ends the request at once instead of sleeping silently.
-    A token bucket per provider (`RetryBudget`) keeps an outage from multiplying the traffic.
+    longer, and one of 0 means at once; one above ``retry_after_max_s`` ends the request instead of
+    sleeping silently, with an error whose ``retry_at`` says when it makes sense again.
+
+    A token bucket per provider (`RetryBudget`) keeps an outage from multiplying the traffic: with
+    50 tokens, ten retries (five after time-outs), then one for each five successes.
 
     Args:
         retries: used where neither the request nor its provider says otherwise.
-        budget_tokens: size of the token bucket.
+        budget_tokens: size of the token bucket, at least 0; with fewer than 5, nothing is retried.
+
+    Raises:
+        InvalidParameterError: an argument cannot be.
     """
 
     def __init__(self, retries: Retries = DEFAULT_RETRIES, *, budget_tokens: int = 50) -> None:
+        check_type("retries", retries, Retries)
+        check_number("budget_tokens", budget_tokens, low=0, whole=True)
         self.retries = merged(retries, DEFAULT_RETRIES)
         self._budget_tokens = budget_tokens
 
-    def wrap(self, exchange: Exchange, publish: Publish) -> Exchange:
+    def wrap(self, exchange: Exchange, host: Host) -> Exchange:
         budget = RetryBudget(self._budget_tokens)
 
         async def retrying(request: LLMRequest) -> AsyncGenerator[Delta, None]:
@@ -55,13 +65,17 @@ class RetryPolicy:
             async def open_() -> tuple[Delta | None, AsyncGenerator[Delta, None]]:
                 deltas = exchange(request)
                 try:
-                    return await anext(deltas, None), deltas
+                    return await _first_piece(deltas), deltas
                 except BaseException:  # also when cancelled, the connection is closed
                     await deltas.aclose()
                     raise
 
             opened: tuple[Delta | None, AsyncGenerator[Delta, None]]
-            opened = await _attempts(request, retries, budget, publish)(open_)
+            try:
+                opened = await _attempts(request, retries, budget, host)(open_)
+            except LLMError as error:
+                _say_when_to_come_back(error, retries)
+                raise
             first, rest = opened
             async with aclosing(rest):
                 if first is not None:
@@ -83,6 +97,10 @@ class RetryBudget:
     def __init__(self, tokens: int) -> None:
         self._size = self._tokens = tokens
         self._lock = threading.Lock()
+        reset_after_fork(self)
+
+    def _after_fork(self) -> None:
+        self._lock = threading.Lock()
 
     def take(self, error: BaseException) -> bool:
         """Pay for one retry; False if there is not enough left."""
@@ -98,8 +116,29 @@ class RetryBudget:
             self._tokens = min(self._size, self._tokens + 1)
 
 
+async def _first_piece(deltas: AsyncGenerator[Delta, None]) -> Delta | None:
+    """The first piece of the answer; None if there is none.  Signs of life are none."""
+    async for delta in deltas:
+        if type(delta) is not KeepAliveDelta:
+            return delta
+    return None
+
+
+def _say_when_to_come_back(error: LLMError, retries: Retries) -> None:
+    asked_s, bound_s = error.retry_after_s, retries.retry_after_max_s
+    if asked_s is None or error.retry_at is not None:
+        return
+    error.retry_at = datetime.now(UTC) + timedelta(seconds=asked_s)
+    if bound_s is not None and asked_s > bound_s:
+        error.hint = (
+            f"the provider asks to wait for {asked_s:.0f} s, which is more than "
+            f"retries.retry_after_max_s ({bound_s:g} s) allows; ask again after {error.retry_at:%X}"
+            " UTC"
+        )
+
+
 def _attempts(
-    request: LLMRequest, retries: Retries, budget: RetryBudget, publish: Publish
+    request: LLMRequest, retries: Retries, budget: RetryBudget, host: Host
 ) -> AsyncRetrying:
     of = retries.attempts or 1
     longest_s = retries.wait_max_s or 0.0
@@ -107,7 +146,7 @@ def _attempts(
 
     def wait(state: RetryCallState) -> float:
         asked_s = _error(state).retry_after_s
-        return max(backoff(state), asked_s or 0.0)
+        return 0.0 if asked_s == 0 else max(backoff(state), asked_s or 0.0)
 
     def worth_it(error: BaseException) -> bool:
         if not isinstance(error, Exception):
@@ -123,7 +162,7 @@ def _attempts(
 
     def announce(state: RetryCallState) -> None:
         wait_s = state.next_action.sleep if state.next_action else 0.0
-        publish(
+        host.publish(
             RetryScheduled(
                 request_id=request.id,
                 attempt=state.attempt_number,

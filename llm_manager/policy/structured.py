@@ -35,7 +35,7 @@ from ..messages import (
     UsageDelta,
 )
 from ..schemas import Validator, json_in, validator_of
-from . import Exchange, Publish
+from . import Exchange, Host
 
 # A check of more text than this takes long enough to be felt; it is done in a thread.
 _LONG_CHARACTERS = 16_384
@@ -58,7 +58,7 @@ class StructuredOutput:
         self._native = native
         self._json_object = json_object
 
-    def wrap(self, exchange: Exchange, publish: Publish) -> Exchange:
+    def wrap(self, exchange: Exchange, host: Host) -> Exchange:
         def structured(request: LLMRequest) -> AsyncGenerator[Delta, None]:
             schema = request.options.response_format
             if not isinstance(schema, dict) or not request.messages:

@@ -91,6 +91,8 @@ class EchoProvider(BaseLLMProvider):
         {"chat", "completion", "tools", "vision", "files", "reasoning", "json_object"}
     )
 
+    kept_on_update = frozenset({"requests", "_script", "_outage"})
+
     def __init__(
         self,
         *,

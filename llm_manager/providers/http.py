@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 from ..config import ApiKey, KeySource, check_base_url, is_loopback, warn_if_key_is_readable
@@ -13,7 +14,11 @@ from ..messages import LLMRequest
 from ..policy.deadline import LOCAL_TIMEOUTS
 from ..provider import BaseLLMProvider
 from ..supervisor import LOCAL_BACKOFF
-from ..transport.http import HttpTransport
+from ..transport.http import KEY_HEADERS, HttpTransport
+from ..wire.rate_limits import parse_rate_limits
+
+LOCAL_PROBE_INTERVAL_S = 10.0
+"""Servers on this machine are started and stopped by hand, and asking them costs nothing."""
 
 
 class HttpProvider(BaseLLMProvider):
@@ -56,6 +61,7 @@ class HttpProvider(BaseLLMProvider):
         self.base_url = check_base_url(address, where)
         self.is_local = is_loopback(self.base_url)
         if self.is_local:
+            self.probe_interval_s = LOCAL_PROBE_INTERVAL_S
             self.default_timeouts = LOCAL_TIMEOUTS
             self.backoff = LOCAL_BACKOFF
         # A key from the environment belongs to the server that the environment or the row names.
@@ -92,8 +98,10 @@ class HttpProvider(BaseLLMProvider):
             warn_if_key_is_readable(self.base_url, self.id)
         self._transport = HttpTransport(
             self.base_url,
-            headers=self._request_headers,
-            secrets=self._secrets,
+            # Bound to these settings: a new key must not go where the old one belongs.
+            headers=self._sealed()._request_headers,
+            secrets=self._sealed()._secrets,
+            on_answer=self._note_rate_limits,
             **self._connect_with,
         )
         # A proxy or certificate that cannot work is found now, not by the first request.
@@ -119,6 +127,34 @@ class HttpProvider(BaseLLMProvider):
     def _secrets(self) -> Sequence[str]:
         return self._key.known
 
+    def _rereads_key(self) -> bool:
+        return self._key.is_function
+
+    def _forget_idle(self) -> None:
+        if self._transport is not None and not self.is_local:
+            self._transport.forget_idle()
+
+    def _note_rate_limits(self, headers: Mapping[str, str]) -> None:
+        limits = parse_rate_limits(headers, datetime.now(UTC))
+        if limits is not None:
+            self._machine.measure(rate_limits=limits)
+
+    def _check_update(self, new: Self, changes: Mapping[str, Any]) -> None:
+        if _same_host(self.base_url, new.base_url):
+            return
+        if self._key.is_given and "api_key" not in changes:
+            what = "api_key"
+        elif "headers" not in changes and _holds_key(self._headers):
+            what = "headers"
+        else:
+            return
+        raise ConfigurationError(
+            f"{what} belongs to {urlsplit(self.base_url).hostname}, and is not sent to "
+            f"{urlsplit(new.base_url).hostname}",
+            provider_id=self.id,
+            hint=f"give base_url= and {what}= together",
+        )
+
 
 def _address(given: str | None, variables: Sequence[str], default: str | None) -> tuple[str, str]:
     """The address of the server, and where it was found."""
@@ -132,6 +168,10 @@ def _address(given: str | None, variables: Sequence[str], default: str | None) -
             "no base_url", hint="pass base_url=, e.g. 'http://127.0.0.1:8080/v1'"
         )
     return default, "base_url"
+
+
+def _holds_key(headers: Mapping[str, str]) -> bool:
+    return not KEY_HEADERS.isdisjoint(name.lower() for name in headers)
 
 
 def _same_host(url: str, other: str | None) -> bool:

@@ -27,6 +27,7 @@ from .http import HttpProvider
 DEFAULT_BASE_URL = "http://127.0.0.1:11434"
 _ASK_TIMEOUT_S = 30.0
 _LOAD_TIMEOUT_S = 600.0
+_PULL_LIMIT_BYTES = 64 * 1024**3
 # Progress is for eyes: a pull reports hundreds of steps a second.
 _PROGRESS_EVERY_S = 0.1
 
@@ -135,7 +136,9 @@ class OllamaProvider(HttpProvider):
     async def _pull_steps(self, model: str) -> AsyncGenerator[wire.PullProgress, None]:
         decoder = wire.PullDecoder()
         body = msgspec.json.encode({"model": model})
-        async with aclosing(self.transport.stream("/api/pull", body)) as pieces:
+        # Steps are reported for hours, and none of them is kept.
+        reported = self.transport.stream("/api/pull", body, limit_bytes=_PULL_LIMIT_BYTES)
+        async with aclosing(reported) as pieces:
             async for piece in pieces:
                 for step in decoder.feed(piece):
                     yield step

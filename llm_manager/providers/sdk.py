@@ -67,9 +67,11 @@ class SdkProvider(HttpProvider):
         self._transport = SdkTransport(
             self.library,
             self.base_url,
-            new_client=self._new_client,
+            # Bound to these settings: a new key must not go where the old one belongs.
+            new_client=self._sealed()._new_client,
             headers=self._headers,
-            secrets=self._secrets,
+            secrets=self._sealed()._secrets,
+            on_answer=self._note_rate_limits,
             **self._connect_with,
         )
         await self._transport.open()

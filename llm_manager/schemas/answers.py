@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..messages import LLMResponse
 
 P = TypeVar("P")
-_FENCED = re.compile(r"^\s*```[\w-]*[ \t]*\n(.*?)^\s*```", re.MULTILINE | re.DOTALL)
+_FENCED = re.compile(r"^[ \t]*```[\w-]*[ \t]*\n(.*?)^[ \t]*```", re.MULTILINE | re.DOTALL)
 
 
 def parsed(text: str, kind: type[P], partial: LLMResponse | None = None) -> P:

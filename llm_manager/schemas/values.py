@@ -15,7 +15,7 @@ import msgspec
 from .kinds import shown
 
 P = TypeVar("P")
-_PLACE_OF_NULL = re.compile(r"got `null` - at `\$(.*)`$")
+_PLACE_OF_NULL = re.compile(r"got `null` - at `\$([^`]*)`$")
 _STEP = re.compile(r"\.(\w+)|\[(?:\d+|\.{3})\]")
 
 

@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
+from .._threads import reset_after_fork
 from ..errors import LLMError, ProviderConnectionError
 
 if TYPE_CHECKING:
@@ -28,13 +29,25 @@ _CLOSING_ELSEWHERE_S = 1.0
 NewClient: TypeAlias = "Callable[[], tuple[httpx2.AsyncClient, Pool | None]]"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class HeldClient:
-    """The client of one loop; ``pool`` is None for a caller's own client, which is not closed."""
+    """The client of one loop; ``pool`` is None for a caller's own client, which is not closed.
+
+    Attributes:
+        idle_is_dead: whether connections that wait for their next use have to be closed first.
+    """
 
     client: httpx2.AsyncClient
     pool: Pool | None
     guard: AsyncGenerator[None, None]
+    idle_is_dead: bool = False
+
+    async def close_forgotten(self) -> None:
+        """Close what `ClientPerLoop.forget_idle` has called dead."""
+        if self.idle_is_dead:
+            self.idle_is_dead = False
+            if self.pool is not None:
+                await self.pool.close_idle()
 
 
 class ClientPerLoop:
@@ -48,7 +61,9 @@ class ClientPerLoop:
         self._prepare = prepare
         self._new_client: NewClient | None = None
         self._held: dict[asyncio.AbstractEventLoop, HeldClient] = {}
+        self._of_parents: list[dict[asyncio.AbstractEventLoop, HeldClient]] = []
         self.closed = False
+        reset_after_fork(self)
 
     async def here(self) -> HeldClient:
         """The client of the running loop.
@@ -61,6 +76,11 @@ class ClientPerLoop:
             raise closed_error()
         held = self._held.get(asyncio.get_running_loop())
         return await self._first_here() if held is None else held
+
+    def forget_idle(self) -> None:
+        """Connections that wait for their next use are dead; safe from any thread."""
+        for held in list(self._held.values()):
+            held.idle_is_dead = True
 
     async def aclose(self) -> None:
         """Close all clients, also those of other loops.  Idempotent."""
@@ -75,6 +95,15 @@ class ClientPerLoop:
         self._held.clear()
         if elsewhere:
             await asyncio.wait(elsewhere, timeout=_CLOSING_ELSEWHERE_S)
+
+    def _after_fork(self) -> None:
+        """Begin anew: those connections are the parent's, which goes on using them.
+
+        They are kept for ever: closing or collecting them here would write to them, or take them
+        out of the epoll sets that parent and child share.
+        """
+        self._of_parents.append(self._held)
+        self._held = {}
 
     async def _first_here(self) -> HeldClient:
         loop = asyncio.get_running_loop()

@@ -85,7 +85,7 @@ def no_answer(
         return _proxy_refused(str(error), proxy, secrets, facts)
     for cause in causes:
         if isinstance(cause, ssl.SSLError):
-            return _tls(cause, server, facts)
+            return _tls(cause, server, getattr(error, "issuer", None), facts)
     if "ConnectError" in names:
         return _not_reached(error, causes, server, proxy, facts)
     if isinstance(error, RuntimeError) and _says(error, _CLIENT_CLOSED):
@@ -103,7 +103,8 @@ def no_answer(
         return ConfigurationError(
             f"the request to {server} cannot be sent: {redact(str(error), secrets)}", **facts
         )
-    if "RemoteProtocolError" in names and any("h11" in _libraries(cause) for cause in causes):
+    strange = "RemoteProtocolError" in names and any("h11" in _libraries(each) for each in causes)
+    if strange or "NotHTTPError" in names:
         return InvalidResponseError(
             f"{server} does not answer in HTTP",
             hint="check the port, and whether it is http:// or https://",
@@ -148,6 +149,7 @@ def _proxy_refused(
 ) -> LLMError:
     hint = "check the proxy settings (HTTPS_PROXY, ALL_PROXY, NO_PROXY)"
     if text.startswith("407"):
+        facts = {**facts, "http_status": 407, "retryable": False}
         hint = "give the proxy's user name and password: http://user:password@host:port"
     return ProviderConnectionError(
         f"the proxy {proxy or ''} refuses: {redact(text, secrets)}",
@@ -157,11 +159,12 @@ def _proxy_refused(
     )
 
 
-def _tls(error: ssl.SSLError, server: str, facts: dict[str, Any]) -> LLMError:
+def _tls(error: ssl.SSLError, server: str, issuer: str | None, facts: dict[str, Any]) -> LLMError:
     reason, hint = getattr(error, "reason", None) or str(error), "does this server speak https?"
     if isinstance(error, ssl.SSLCertVerificationError):
         facts = {**facts, "retryable": False}
-        reason = f"its certificate is not accepted: {error.verify_message.rstrip('.')}"
+        by = f" (it is issued by {redact(issuer)})" if issuer else ""
+        reason = f"its certificate is not accepted: {error.verify_message.rstrip('.')}{by}"
         hint = "check the certificate of the server"
         if error.verify_code in _UNKNOWN_ISSUER:
             hint = (

@@ -46,11 +46,14 @@ WRITE_TIMEOUT_S = 120.0
 POOL_TIMEOUT_S = 60.0
 """How long a request waits until one of the connections is free."""
 ANSWER_LIMIT_BYTES = 32 * 1024 * 1024
+STREAM_LIMIT_BYTES = 256 * 1024 * 1024
+"""Of a streamed answer; a hundred thousand tokens, each in an event of its own, take a tenth."""
 ERROR_BODY_LIMIT_BYTES = 64 * 1024
 ERROR_BODY_TIMEOUT_S = 2.0
 
 _ACCEPT_ANYTHING = {"accept": "*/*", "user-agent": "llm-manager"}
-_KEYS = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
+KEY_HEADERS = frozenset({"authorization", "x-api-key", "api-key", "x-goog-api-key"})
+"""The headers that services want a key in."""
 
 Headers = Mapping[str, str]
 
@@ -81,6 +84,7 @@ class HttpTransport:
         proxy: URL of a proxy; None asks the environment.
         use_environment_proxies: whether HTTPS_PROXY, ALL_PROXY, NO_PROXY and the like count; they
             never do for servers on this machine.
+        on_answer: told the headers of each answer that is no error.
         max_connections: how many connections each event loop may open at once; more requests wait.
     """
 
@@ -95,6 +99,7 @@ class HttpTransport:
         ca_file: str | os.PathLike[str] | None = None,
         proxy: str | None = None,
         use_environment_proxies: bool = True,
+        on_answer: Callable[[Headers], None] | None = None,
         max_connections: int = MAX_CONNECTIONS,
     ) -> None:
         self.base_url = base_url.rstrip("/")
@@ -105,6 +110,7 @@ class HttpTransport:
         self._ca_file = ca_file
         self._proxy = proxy
         self._use_environment_proxies = use_environment_proxies
+        self._on_answer = on_answer
         self._max_connections = max_connections
         self._route: Route | None = None
         self._clients = ClientPerLoop(self._prepare)
@@ -120,6 +126,7 @@ class HttpTransport:
         *,
         connect_timeout_s: float | None = None,
         method: str = "POST",
+        limit_bytes: int = STREAM_LIMIT_BYTES,
     ) -> AsyncGenerator[bytes, None]:
         """The body of the answer, as it arrives; there is no limit on the time between pieces.
 
@@ -130,18 +137,25 @@ class HttpTransport:
             body: JSON to send.
             connect_timeout_s: other limit for opening a connection, in seconds.
             method: HTTP method.
+            limit_bytes: how long the body may be.
 
         Raises:
             StreamInterruptedError: the connection broke before the answer was complete.
+            InvalidResponseError: the answer is longer than it may be.
         """
         # Compression would only make pieces wait for each other.
         response = await self._answer(
             method, path, body, {"accept-encoding": "identity"}, connect_timeout_s
         )
-        failure = None
+        failure: LLMError | None = None
+        received_bytes = 0
         try:
             async with aclosing(_pieces(response)) as pieces:
                 async for piece in pieces:
+                    received_bytes += len(piece)
+                    if received_bytes > limit_bytes:
+                        failure = self._too_long(limit_bytes)
+                        break
                     yield piece
         except Exception as error:  # a caller\'s client may raise those of another library
             if not faults.is_fault(error):
@@ -168,6 +182,10 @@ class HttpTransport:
         """The body of the answer to a DELETE, of JSON if ``body`` is given; otherwise as `get`."""
         return await self._whole("DELETE", path, body, timeout_s)
 
+    def forget_idle(self) -> None:
+        """Close connections that wait for their next request before they get it; on every loop."""
+        self._clients.forget_idle()
+
     async def aclose(self) -> None:
         """Close every connection, on whatever loop; what is still running fails.  Idempotent."""
         await self._clients.aclose()
@@ -193,9 +211,7 @@ class HttpTransport:
         if failure is not None:
             raise failure
         if len(received) > ANSWER_LIMIT_BYTES:
-            raise InvalidResponseError(
-                f"the answer of {self._server} is larger than {ANSWER_LIMIT_BYTES >> 20} MiB"
-            )
+            raise self._too_long(ANSWER_LIMIT_BYTES)
         return bytes(received)
 
     async def _answer(
@@ -209,12 +225,18 @@ class HttpTransport:
         """The answer to a request, with its body still to be read, if it is a success."""
         limit_s = self._connect_timeout_s if connect_timeout_s is None else connect_timeout_s
         held = await self._clients.here()
+        await held.close_forgotten()
         request = self._request(held.client, method, path, body, limit_s)
         # Never a local variable: error reporters show those of every frame.
         request.headers.update(self._header_fields(body, extra_headers))
         response = await self._send(held, request, limit_s)
         await self._refuse_failure(response)
+        self._note_answer(response)
         return response
+
+    def _note_answer(self, response: httpx2.Response) -> None:
+        if self._on_answer is not None:
+            self._on_answer(response.headers)
 
     async def _refuse_failure(self, response: httpx2.Response) -> None:
         """Raise the error that an answer stands for, unless it is a success."""
@@ -223,6 +245,7 @@ class HttpTransport:
                 response.status_code,
                 await _beginning(response),
                 dict(response.headers),
+                url=str(response.request.url),
                 secrets=self._known_secrets(response.request),
             )
 
@@ -289,7 +312,7 @@ class HttpTransport:
         sent = {} if request is None else request.headers
         return [
             *self._secrets(),
-            *(sent[name].rpartition(" ")[2] for name in _KEYS if name in sent),
+            *(sent[name].rpartition(" ")[2] for name in KEY_HEADERS if name in sent),
         ]
 
     @property
@@ -313,6 +336,11 @@ class HttpTransport:
     def _interrupted(self, error: Exception, response: httpx2.Response) -> LLMError:
         secrets = self._known_secrets(response.request)
         return faults.interrupted(error, server=self._server, secrets=secrets)
+
+    def _too_long(self, limit_bytes: int) -> LLMError:
+        return InvalidResponseError(
+            f"the answer of {self._server} is larger than {limit_bytes / 2**20:g} MiB"
+        )
 
     def _prepare(self) -> NewClient:
         """What makes clients; runs in a thread."""

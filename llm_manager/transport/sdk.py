@@ -23,7 +23,7 @@ from ..errors import (
     InvalidParameterError,
     LLMError,
 )
-from ..redaction import redact
+from ..redaction import MASK, redact
 from ..wire.failures import from_http
 from . import faults
 from .clients import HeldClient, NewClient
@@ -57,6 +57,30 @@ def address_of(client: Any, library: str) -> str:
             hint="its name begins with Async",
         )
     return str(client.base_url)
+
+
+class _Refused(Exception):
+    """Carries an error past an SDK that logs every exception: it may quote a prompt still."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: LLMError) -> None:
+        super().__init__("refused")
+        self.error = error
+
+
+class _Unshown(bytes):
+    """A body that an SDK may log as it likes: prompts stay out of every log."""
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} bytes>"
+
+
+class _UnshownText(str):
+    """A header that an SDK may log as it likes."""
+
+    def __repr__(self) -> str:
+        return repr(MASK)
 
 
 class SdkTransport(HttpTransport):
@@ -102,6 +126,7 @@ class SdkTransport(HttpTransport):
     ) -> httpx2.Response:
         limit_s = self._connect_timeout_s if connect_timeout_s is None else connect_timeout_s
         held = await self._clients.here()
+        await held.close_forgotten()
         asked = await self._asked(held, method, path, body, extra_headers, limit_s)
         if asked is None:
             # Where one pooled connection was dead the others are, too: only a new one is a fair
@@ -112,6 +137,7 @@ class SdkTransport(HttpTransport):
         assert asked is not None
         if isinstance(asked, LLMError):
             raise asked
+        self._note_answer(asked)
         return asked
 
     async def _asked(
@@ -132,6 +158,8 @@ class SdkTransport(HttpTransport):
             response: httpx2.Response = await getattr(client, method.lower())(path, **asked)
         except Exception as error:  # noqa: BLE001 - whatever it is, it may hold the key
             cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+            if isinstance(cause, _Refused):
+                cause = cause.error
             if isinstance(cause, LLMError):
                 # Of the function that is asked for the key, or of our own look at the answer.
                 # The frames that it came through hold the request, and that the key.
@@ -146,7 +174,10 @@ class SdkTransport(HttpTransport):
     ) -> dict[str, Any]:
         """What the methods of an SDK's client take for one request."""
         options: dict[str, Any] = {
-            "headers": {**extra_headers, **self._given_headers()},
+            "headers": {
+                **extra_headers,
+                **{name: _UnshownText(value) for name, value in self._given_headers().items()},
+            },
             "max_retries": 0,
             # A redirect would hand the key to another server.
             "follow_redirects": False,
@@ -158,7 +189,7 @@ class SdkTransport(HttpTransport):
         asked: dict[str, Any] = {"cast_to": self._raw_response, "options": options, "stream": True}
         asked["stream_cls"] = self._sdk.AsyncStream
         if body is not None and self._given_sdk_client is None:
-            asked["content"] = body
+            asked["content"] = _Unshown(body)
         elif body is not None:
             # The clients of other clouds look into the body, and change it.
             asked["body"] = msgspec.json.decode(body)
@@ -178,6 +209,7 @@ class SdkTransport(HttpTransport):
                 response.status_code,
                 response.content[:ERROR_BODY_LIMIT_BYTES],
                 dict(response.headers),
+                url=str(response.url),
                 secrets=self._known_secrets(request),
             )
         if faults.is_fault(cause):
@@ -209,5 +241,15 @@ class SdkTransport(HttpTransport):
         self, client: httpx2.AsyncClient, pool: Pool | None
     ) -> tuple[httpx2.AsyncClient, Pool | None]:
         # The SDK would read the body of an error to its end, however long that takes.
-        client.event_hooks = {"response": [self._refuse_failure]}
+        client.event_hooks = {"response": [self._refuse_unseen]}
         return client, pool
+
+    async def _refuse_unseen(self, response: httpx2.Response) -> None:
+        """As `_refuse_failure`, in a form that can pass through the SDK and its log."""
+        refused = None
+        try:
+            await self._refuse_failure(response)
+        except LLMError as error:
+            refused = error
+        if refused is not None:
+            raise _Refused(refused)

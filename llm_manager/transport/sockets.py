@@ -20,9 +20,14 @@ from typing import Any, TypeAlias
 
 import httpcore2
 
+from .certificate import issuer_shown_by
+
 HEAD_START_S = 0.25
 """How long one address of a server may be silent before the next one is tried as well."""
 
+# So much of an answer tells whether it is HTTP, or one of a SOCKS proxy that is yet to connect us.
+_START_BYTES = len(b"HTTP/")
+_SOCKS = b"\x05"
 _READ_AHEAD_BYTES = 256 * 1024
 _TCP_KEEP_ALIVE = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)] + [
     (socket.IPPROTO_TCP, getattr(socket, name), value)
@@ -39,6 +44,22 @@ Address: TypeAlias = "tuple[socket.AddressFamily, socket.SocketKind, int, str, A
 
 class StaleConnectionError(httpcore2.ReadError):
     """A pooled connection turned out dead before any byte of the answer came."""
+
+
+class NotHTTPError(httpcore2.RemoteProtocolError):
+    """What came before the connection ended was something else than HTTP."""
+
+
+class UntrustedCertificateError(httpcore2.ConnectError):
+    """The certificate of a server was not accepted.
+
+    Attributes:
+        issuer: who issued it, for people, or None if that could not be found out.
+    """
+
+    def __init__(self, text: str, issuer: str | None) -> None:
+        super().__init__(text)
+        self.issuer = issuer
 
 
 class Network(httpcore2.AsyncNetworkBackend):
@@ -170,6 +191,7 @@ class _Socket(asyncio.Protocol, httpcore2.AsyncNetworkStream):
         self._writable: asyncio.Future[None] | None = None
         self._answering = False
         self._served_before = False
+        self._answer_start = b""
 
     def abort(self) -> None:
         """Close at once, without sending what is still waiting to be sent."""
@@ -227,6 +249,8 @@ class _Socket(asyncio.Protocol, httpcore2.AsyncNetworkStream):
         if not self._received:
             self._transport.resume_reading()
         self._answering = True
+        if len(self._answer_start) < _START_BYTES:
+            self._answer_start += data[:_START_BYTES]
         return data
 
     def _end(self) -> bytes:
@@ -234,12 +258,15 @@ class _Socket(asyncio.Protocol, httpcore2.AsyncNetworkStream):
             raise StaleConnectionError("the server had closed the pooled connection")
         if self._error is not None:
             raise httpcore2.ReadError(str(self._error)) from self._error
+        start = self._answer_start[:_START_BYTES]
+        if start and not (b"HTTP/".startswith(start) or start.startswith(_SOCKS)):
+            raise NotHTTPError(f"the answer began with {start!r}")
         return b""
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
         if self._answering:
             # The answer before was read: what is written now is the next request.
-            self._served_before, self._answering = True, False
+            self._served_before, self._answering, self._answer_start = True, False, b""
         if self._ended:
             # The pool reads on after this, as an early answer may have come; `read` tells why.
             raise httpcore2.WriteError("the connection is closed")
@@ -262,10 +289,23 @@ class _Socket(asyncio.Protocol, httpcore2.AsyncNetworkStream):
                 )
             assert transport is not None
             secured.connection_made(transport)
+        except httpcore2.ConnectError as error:
+            self._transport.abort()
+            if not isinstance(error.__cause__, ssl.SSLCertVerificationError):
+                raise
+            issuer = await self._issuer_shown(server_hostname)
+            # The pool takes the cause off what passes through it, but not the context.
+            raise UntrustedCertificateError(str(error), issuer) from error
         except BaseException:  # also when cancelled, nothing may stay open
             self._transport.abort()
             raise
         return secured
+
+    async def _issuer_shown(self, host_name: str | None) -> str | None:
+        """Who issued the certificate of the server, unless a proxy stands before it."""
+        if self._answering:
+            return None
+        return await issuer_shown_by(self._transport.get_extra_info("peername"), host_name)
 
     async def aclose(self) -> None:
         self._transport.abort()

@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterable, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeAlias
+from urllib.parse import urlsplit
 
 from ..errors import (
     AuthenticationError,
@@ -37,17 +38,18 @@ MAX_TEXT_CHARACTERS = 500
 
 # Beyond this nothing of a body is looked at; no server explains itself at greater length.
 _MAX_BODY_BYTES = 256 * 1024
-_MAX_LOOKED_AT_CHARACTERS = 20_000
+_MAX_LOOKED_AT_CHARACTERS = 10_000
 _MAX_NESTING = 5
 
 _Kind: TypeAlias = type[ProviderError]
 
-_CHECK_BASE_URL = (
-    "check base_url: there is nothing of that name on the server; most expect it to end in /v1"
+_SIGN_IN = (
+    "if this network wants you to sign in, do so in a browser; otherwise check base_url and proxy"
 )
-_PORTAL_OR_WRONG_URL = (
-    "check base_url; if it is right, a proxy or the sign-in page of a network answers instead"
-)
+# What the paths of the dialect of OpenAI end in, which most servers have below /v1.
+_BELOW_V1 = ("/models", "/completions", "/responses", "/embeddings")
+# Places that are left again; a server that has moved for good says so with other numbers.
+_FOR_THE_MOMENT = frozenset({302, 303, 307})
 
 
 def from_http(
@@ -55,6 +57,7 @@ def from_http(
     body: bytes,
     headers: Mapping[str, str],
     *,
+    url: str = "",
     now_s: float | None = None,
     secrets: Iterable[str] = (),
 ) -> ProviderError:
@@ -64,6 +67,7 @@ def from_http(
         status: the HTTP status.
         body: the body, or its beginning: JSON, HTML, plain text or nothing.
         headers: the answer's headers, in any case.
+        url: what was asked for, if that is known.
         now_s: seconds since 1970, for a ``Retry-After`` that is a date.
         secrets: keys to remove from all texts, besides whatever looks like one.
     """
@@ -71,12 +75,13 @@ def from_http(
     words = _words_of_body(body)
     waits_s = parse_retry_after_s(lower, now_s)
     if 300 <= status < 400:
-        return _redirected(status, lower.get("location", ""), secrets)
+        return _redirected(status, lower.get("location", ""), url, secrets)
     return _error(
         words,
         status=status if status >= 300 else words.status,
         retry_after_s=words.retry_after_s if waits_s is None else waits_s,
         request_id=next((lower[n] for n in _REQUEST_ID_HEADERS if lower.get(n)), None),
+        url=_bounded(_without_query(url), secrets, 200),
         secrets=tuple(secrets),
     )
 
@@ -140,8 +145,8 @@ def unreadable(
         title = _bounded(_title(data) or "without a title", secrets, 100)
         return InvalidResponseError(
             f"the answer is a web page ({title}) instead of {expected}",
-            code="html_response",
-            hint=_PORTAL_OR_WRONG_URL,
+            code="captive_portal",
+            hint=_SIGN_IN,
         )
     quote = _bounded(data[:400].decode(errors="replace"), secrets, 80)
     reason = f" ({_bounded(why, secrets, 120)})" if why else ""
@@ -453,7 +458,7 @@ _PHRASES: dict[_Kind, str] = {
         r"(input|content|prompt|request)[^.]{0,40} flagged",
         r"inappropriate content|sensitive content",
         r"considered high risk",
-        r"violat\w+ (of )?(our|the)? ?usage polic",
+        r"violat\w{1,9} (of )?(our|the)? ?usage polic",
     ),
     # Before the models: some of these texts name one that does exist.
     InvalidRequestError: _phrases(
@@ -516,7 +521,7 @@ _BY_STATUS: dict[int, _Kind] = {
     498: ProviderOverloadedError,
     499: ProviderAPIError,
     503: ProviderOverloadedError,
-    511: ProviderConnectionError,
+    511: InvalidResponseError,
     529: ProviderOverloadedError,
 }
 
@@ -528,6 +533,7 @@ def _error(
     retry_after_s: float | None,
     secrets: tuple[str, ...],
     request_id: str | None = None,
+    url: str = "",
 ) -> ProviderError:
     kind = _kind(words, status, waiting_helps=retry_after_s is not None)
     said = _bounded(words.text, secrets)
@@ -542,7 +548,7 @@ def _error(
         provider_code=_bounded(_best_code(words.codes), secrets, 100) or None,
         provider_request_id=_bounded(request_id or words.request_id or "", secrets, 100) or None,
     )
-    _refine(error, words)
+    _refine(error, words, url)
     return error
 
 
@@ -575,7 +581,7 @@ def _kind(words: _Words, status: int | None, *, waiting_helps: bool) -> _Kind:
     return otherwise
 
 
-def _refine(error: ProviderError, words: _Words) -> None:
+def _refine(error: ProviderError, words: _Words, url: str) -> None:
     """Set what depends on more than the class: code, hint, and whether to try again."""
     status, text = error.http_status, words.text
     if type(error) is ProviderAPIError:
@@ -584,14 +590,14 @@ def _refine(error: ProviderError, words: _Words) -> None:
         else:
             error.retryable = status in (409, 425) or (status >= 500 and status != 501)
     if status == 404 and type(error) is ProviderAPIError:
-        error.code, error.hint = "not_found", _CHECK_BASE_URL
+        error.code, error.hint = "not_found", _nothing_at(url)
     elif status == 405:
-        error.hint = _CHECK_BASE_URL
+        error.hint = _nothing_at(url)
     elif status == 407:
         error.code, error.retryable = "proxy", False
         error.hint = "the proxy wants a user name and a password"
     elif status == 511:
-        error.retryable, error.hint = False, "sign in to the network first, in a browser"
+        error.code, error.hint = "captive_portal", "sign in to the network first, in a browser"
     elif _says(_NOT_VERIFIED, text):
         error.hint = (
             "verify the organisation at the service, or do without; summaries of reasoning are "
@@ -612,16 +618,46 @@ def _refine(error: ProviderError, words: _Words) -> None:
         error.hint = "send smaller or fewer attachments"
 
 
-def _redirected(status: int, location: str, secrets: Iterable[str]) -> ProviderError:
-    # Without query and fragment: such places carry tokens.
-    target = _bounded(re.split(r"[?#]", location, maxsplit=1)[0], secrets, 200)
+def _nothing_at(url: str) -> str:
+    """What to do when the server does not know the path; ``url`` may be empty."""
+    hint = f"check base_url: there is nothing at {url or 'that address'}"
+    path = urlsplit(url).path
+    if "/v1/v1/" in path or path.startswith("/v1/api/"):
+        return f"{hint}; it must not end in /v1 here"
+    if path.endswith(_BELOW_V1) and "/v1/" not in path:
+        return f"{hint}; most servers expect it to end in /v1"
+    return hint
+
+
+def _redirected(status: int, location: str, url: str, secrets: Iterable[str]) -> ProviderError:
+    target = _bounded(_without_query(location), secrets, 200)
     where = f" to {target}" if target else ""
+    if status in _FOR_THE_MOMENT and _host(url) and _host(location) not in (None, _host(url)):
+        # The key stays here, whoever it is that wants to have a word first.
+        return InvalidResponseError(
+            f"HTTP {status}: sent on to another server, {target}",
+            code="captive_portal",
+            http_status=status,
+            hint=_SIGN_IN,
+        )
     return ProviderAPIError(
         f"HTTP {status}: the server redirects{where}",
         code="redirected",
         http_status=status,
         hint="set base_url to the new place; redirects are not followed, the key would go along",
     )
+
+
+def _without_query(url: str) -> str:
+    # Without query and fragment: such places carry tokens.
+    return re.split(r"[?#]", url, maxsplit=1)[0]
+
+
+def _host(url: str) -> str | None:
+    try:
+        return urlsplit(url).hostname
+    except ValueError:
+        return None
 
 
 def _plain_code(code: str) -> str:

@@ -178,17 +178,15 @@ class NDJSONFramer:
 class _HeldBack:
     """Keeps the unfinished last line until its end arrives.
 
-    The pieces are joined once, when they are complete: a long line in many small pieces costs
-    time in proportion to its length.
+    A long line in many small pieces costs time and memory in proportion to its length.
     """
 
-    __slots__ = ("_pieces", "_size_bytes", "is_too_long", "max_bytes")
+    __slots__ = ("_held", "is_too_long", "max_bytes")
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
         self.is_too_long = False
-        self._pieces: list[bytes] = []
-        self._size_bytes = 0
+        self._held = bytearray()
 
     def whole_lines(self, data: bytes) -> bytes:
         """What was held back and ``data``, up to the last line end; ``b""`` if there is none."""
@@ -197,25 +195,21 @@ class _HeldBack:
             self._hold(data)
             return b""
         lines = data if end == len(data) else data[:end]
-        if self._pieces:
-            lines = b"".join((*self._pieces, lines))
-            self._pieces.clear()
-            self._size_bytes = 0
+        if self._held:
+            lines = self.rest() + lines
         if end < len(data):
             self._hold(data[end:])
         return lines
 
     def rest(self) -> bytes:
-        """What is left when nothing more will come."""
-        rest = b"".join(self._pieces)
-        self._pieces.clear()
+        """What is held back; it is held no longer."""
+        rest = bytes(self._held)
+        self._held.clear()
         return rest
 
     def _hold(self, data: bytes) -> None:
-        if data:
-            self._pieces.append(data)
-            self._size_bytes += len(data)
-            self.is_too_long = self.is_too_long or self._size_bytes > self.max_bytes
+        self._held += data
+        self.is_too_long = self.is_too_long or len(self._held) > self.max_bytes
 
 
 def _unless_too_long(items: list[T], lines: _HeldBack) -> list[T]:

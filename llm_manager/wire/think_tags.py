@@ -8,6 +8,9 @@ from ..messages import ReasoningDelta, TextDelta
 
 OPENING, CLOSING = "<think>", "</think>"
 
+# Nobody puts more than this before a tag; who sends nothing but space is not waited for.
+_MAX_SPACE_CHARACTERS = 1000
+
 
 class ThinkTags:
     """Splits a text into reasoning and answer, wherever it is cut.
@@ -51,7 +54,7 @@ class ThinkTags:
         if bare.startswith(OPENING):
             self._state, self._skips_space = "thought", True
             return bare.removeprefix(OPENING)
-        if OPENING.startswith(bare):
+        if OPENING.startswith(bare) and len(text) <= _MAX_SPACE_CHARACTERS:
             self._held = text
             return ""
         self._state = "answer"

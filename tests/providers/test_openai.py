@@ -411,7 +411,7 @@ async def test_a_sign_in_page_instead_of_an_answer_is_told_from_an_answer(peer, 
     for ask in (provider.generate_completion(None, "x", options=ONCE), provider.connect()):
         with pytest.raises(InvalidResponseError, match="Sign in to the hotel") as caught:
             await ask
-        assert caught.value.code == "html_response"
+        assert caught.value.code == "captive_portal"
 
 
 # ---- stopping ------------------------------------------------------------------------------------

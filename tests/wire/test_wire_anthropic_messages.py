@@ -338,7 +338,7 @@ def test_an_error_event_need_not_be_well_formed() -> None:
     ("data", "code"),
     [
         (b"", "empty_response"),
-        (b"<html><title>Sign in</title></html>", "html_response"),
+        (b"<html><title>Sign in</title></html>", "captive_portal"),
         (b"no such thing", "invalid_response"),
         (b'{"answer": 42}', "invalid_response"),
         (b'event: message_start\ndata: {"broken\n\n', "invalid_response"),

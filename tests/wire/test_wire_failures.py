@@ -76,7 +76,7 @@ def openai(message: str, type: str | None = None, code: Any = None) -> dict[str,
         (502, ProviderAPIError, "api_error", True),
         (503, ProviderOverloadedError, "overloaded", True),
         (504, ProviderAPIError, "api_error", True),
-        (511, ProviderConnectionError, "connection", False),
+        (511, InvalidResponseError, "captive_portal", False),
         (524, ProviderAPIError, "api_error", True),
         (529, ProviderOverloadedError, "overloaded", True),
         (302, ProviderAPIError, "redirected", False),
@@ -629,3 +629,56 @@ def test_reading_json() -> None:
         assert type(caught.value) is kind
         assert caught.value.__cause__ is None
         assert caught.value.__context__ is None
+
+
+# ---- the wrong address, and networks that answer instead -----------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "advice"),
+    [
+        ("http://h:1/models", "most servers expect it to end in /v1"),
+        ("http://h:1/api/chat/completions", "most servers expect it to end in /v1"),
+        ("http://h:1/v1/models?limit=9", "there is nothing at http://h:1/v1/models"),
+        ("http://h:1/v1/v1/messages", "it must not end in /v1 here"),
+        ("http://h:1/v1/api/tags", "it must not end in /v1 here"),
+        ("http://h:1/api/tags", "there is nothing at http://h:1/api/tags"),
+        ("", "there is nothing at that address"),
+    ],
+)
+def test_a_path_that_is_not_there_is_named_with_what_may_be_wrong_about_it(url, advice) -> None:
+    hint = from_http(404, b"", {}, url=url).hint
+    assert str(hint).endswith(advice)
+    assert str(hint).startswith("check base_url: ")
+
+
+def test_a_password_in_an_address_is_not_shown() -> None:
+    hint = from_http(404, b"", {}, url="http://me:secret@h:1/models").hint
+    assert "secret" not in str(hint)
+
+
+@pytest.mark.parametrize("status", [302, 303, 307])
+def test_who_is_sent_to_another_server_for_the_moment_has_met_a_captive_portal(status) -> None:
+    where = {"location": "http://login.hotel.example/start?token=abc"}
+    found = from_http(status, b"", where, url="https://api.example/v1/models")
+    assert (type(found), found.code) == (InvalidResponseError, "captive_portal")
+    assert "http://login.hotel.example/start" in str(found)
+    assert "abc" not in str(found)
+    assert "sign in" in str(found.hint)
+
+
+@pytest.mark.parametrize(
+    ("status", "location", "url"),
+    [
+        (301, "https://new.example/v1", "https://old.example/v1/models"),
+        (308, "https://new.example/v1", "https://old.example/v1/models"),
+        (302, "https://h.example/v1/models", "http://h.example/v1/models"),
+        (302, "/elsewhere", "http://h.example/v1/models"),
+        (302, "http://[broken", "http://h.example/v1/models"),
+        (302, "http://new.example", ""),
+    ],
+)
+def test_other_redirects_mean_that_the_address_is_another(status, location, url) -> None:
+    found = from_http(status, b"", {"location": location}, url=url)
+    assert (type(found), found.code) == (ProviderAPIError, "redirected")
+    assert "base_url" in str(found.hint)

@@ -551,7 +551,7 @@ def test_a_successful_answer_that_is_none_is_refused(
 def test_a_web_page_comes_with_a_hint_about_the_address_and_the_network() -> None:
     _, error = decode(b"<html><title>Sign in</title>")
     assert error is not None
-    assert error.code == "html_response"
+    assert error.code == "captive_portal"
     assert "base_url" in str(error.hint)
     assert "network" in str(error.hint)
 

@@ -326,7 +326,7 @@ def test_an_answer_that_was_cancelled_at_the_service_is_interrupted() -> None:
     ("data", "code"),
     [
         (b"", "empty_response"),
-        (b"<html><title>Sign in</title></html>", "html_response"),
+        (b"<html><title>Sign in</title></html>", "captive_portal"),
         (b'{"object": "response"}', "invalid_response"),
         (b"plainly wrong", "invalid_response"),
         (b"data: {broken\n\n", "invalid_response"),

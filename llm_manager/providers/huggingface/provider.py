@@ -67,6 +67,7 @@ class HuggingFaceProvider(BaseLLMProvider):
     capabilities = frozenset({"chat", "completion", "tools", "reasoning", "embeddings"})
     default_timeouts: Timeouts | None = LOCAL_TIMEOUTS
     backoff = LOCAL_BACKOFF
+    is_local = True
 
     def __init__(
         self,

@@ -14,7 +14,7 @@ from ...messages import (
     ToolCallDelta,
     UsageDelta,
 )
-from ...policy import Exchange, Publish
+from ...policy import Exchange, Host
 from .expect import expect
 
 
@@ -24,7 +24,7 @@ class DeltaWatch:
     def __init__(self) -> None:
         self.deltas: list[Delta] = []
 
-    def wrap(self, exchange: Exchange, publish: Publish) -> Exchange:
+    def wrap(self, exchange: Exchange, host: Host) -> Exchange:
         async def watched(request: LLMRequest) -> AsyncGenerator[Delta, None]:
             self.deltas.clear()
             async for delta in exchange(request):

@@ -1,0 +1,1 @@
+"""Hours of trouble in a few minutes; see ``__main__``."""
