@@ -67,6 +67,8 @@ QUICK_S = 2.0
 PATIENCE_S = 8.0
 # After a sleep, an answer that does not go on for so long is taken for dead.
 RESUME_GRACE_S = 10.0
+# Timers and the time of day agree to within this.
+_NEARLY_S = 0.1
 
 
 class Connection:
@@ -119,6 +121,7 @@ class Connection:
         self._lease = Lease()
         self._replaced: list[Lease] = []
         self._refuses_answers = self._doubted = False
+        self._left_alone_until: datetime | None = None
         self._opened = False
         self._closing = self._tries_unseen = False
         self._opening: SharedCall[None] = SharedCall(self._open)
@@ -184,7 +187,7 @@ class Connection:
             return False
         except LLMError:
             return False
-        return True
+        return not seen or self.status.usable
 
     async def disconnect(self, *, drain_timeout_s: float) -> None:
         """See `BaseLLMProvider.disconnect`."""
@@ -216,6 +219,7 @@ class Connection:
 
     def reconnect_now(self) -> None:
         """See `BaseLLMProvider.reconnect_now`."""
+        self._left_alone_until = None
         self._supervisor.reconnect_now()
 
     # ---- requests --------------------------------------------------------------------------------
@@ -369,8 +373,7 @@ class Connection:
         elif is_hard_failure(error):
             self._judge(error, epoch)
         elif is_soft_failure(error):
-            self._soft_failures += 1
-            if self._soft_failures >= FAILURE_THRESHOLD or self.status is S.CONNECTING:
+            if self.status is S.CONNECTING:
                 self._judge(error, epoch)
             elif self.status.usable:
                 self._settle()  # a server that was killed looks like one that stumbled
@@ -441,8 +444,10 @@ class Connection:
         elif isinstance(failure, RateLimitError):
             self._cool_down(failure, epoch)
         else:
-            if self.status.usable and is_soft_failure(failure):
-                self.failed(failure, epoch)  # one slow answer to a probe proves little
+            self._soft_failures += is_soft_failure(failure)
+            # One probe that is answered too late proves little.
+            soft = is_soft_failure(failure) and self._soft_failures < FAILURE_THRESHOLD
+            if soft and self.status.usable:
                 self._settle_again()
             else:
                 self._judge(failure, epoch)
@@ -547,6 +552,8 @@ class Connection:
     def _usable(self, status: ProviderStatus, reason: Reason, epoch: int) -> None:
         circuit: Circuit = "closed"
         if self._machine.state.circuit != "closed" and self._refuses_answers:
+            if self._is_left_alone():
+                return
             # That it can be reached was never in doubt: one request has to find out more.
             status, reason, circuit = S.DEGRADED, Reason.CIRCUIT_HALF_OPEN, "half_open"
         changed = self._machine.change(
@@ -618,6 +625,7 @@ class Connection:
         """Requests fail again and again: leave it alone until ``retry_at``."""
         # Where no connection was possible, the first one that is proves that things are better.
         self._refuses_answers = not is_hard_failure(error)
+        self._left_alone_until = retry_at
         epoch = self._machine.state.epoch
         self._last_error = error
         self._machine.change(
@@ -631,6 +639,11 @@ class Connection:
         if self.status is S.RECONNECTING:
             wait_s = (retry_at - utc_now(self._clock)).total_seconds()
             self._supervisor.lost(epoch, wait_s=wait_s if self._refuses_answers else 0.0)
+
+    def _is_left_alone(self) -> bool:
+        """Whether the circuit is open and its time is not over; a probe is no proof then."""
+        until = self._left_alone_until
+        return until is not None and (until - utc_now(self._clock)).total_seconds() > _NEARLY_S
 
     def half_open_circuit(self) -> None:
         """One request is let through to find out whether things are better."""
@@ -772,7 +785,7 @@ class Connection:
 
     def _look_after_it(self) -> None:
         """Poll it from the running loop, if that is wanted and no other loop does."""
-        if self._probe_interval_s is None or (
+        if self._probe_interval_s in (None, math.inf) or (
             self._poll is not None and self._poll_loop is not None and self._poll_loop.is_running()
         ):
             return

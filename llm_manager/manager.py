@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Literal, TypeVar, overload
 import msgspec
 
 from .asking import Asking, Options
+from .connection import Wait
 from .emitter import EventEmitter, Subscription
 from .errors import (
     InvalidParameterError,
@@ -287,16 +288,20 @@ class LLMProviderManager(EventEmitter, Asking):
 
     # ---- lifecycle -------------------------------------------------------------------------------
 
-    async def connect_all(self) -> dict[str, LLMProviderStatus]:
+    async def connect_all(self, *, wait: Wait = "attempt") -> dict[str, LLMProviderStatus]:
         """Connect all providers at the same time.
 
         One that cannot be reached does not fail the others: its status says so.
+
+        Args:
+            wait: as for `BaseLLMProvider.connect`; ``none`` returns at once, for an application
+                that starts and shows each provider as it comes.
 
         Returns:
             The status of each provider by id.
         """
         self._refuse_if_closed()
-        await asyncio.gather(*(_attempted(p) for p in self.providers.values()))
+        await asyncio.gather(*(_attempted(p, wait) for p in self.providers.values()))
         return {id: p.status for id, p in self.providers.items()}
 
     async def disconnect_all(self, drain_timeout_s: float = 5.0) -> None:
@@ -444,9 +449,9 @@ class LLMProviderManager(EventEmitter, Asking):
             )
 
 
-async def _attempted(provider: BaseLLMProvider) -> None:
+async def _attempted(provider: BaseLLMProvider, wait: Wait) -> None:
     try:
-        await provider.connect()
+        await provider.connect(wait=wait)
     except LLMError:
         pass  # said by its status and events; the caller gets the status of each
 

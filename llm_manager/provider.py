@@ -80,7 +80,10 @@ from .messages import (
     merged,
 )
 from .policy import Exchange, Stage, chain
+from .policy.circuit import CircuitBreaker
+from .policy.cooldown import CooldownPolicy
 from .policy.deadline import DeadlinePolicy
+from .policy.limits import ConcurrencyLimit
 from .policy.retry import RetryPolicy
 from .policy.structured import StructuredOutput
 from .status import ErrorInfo, LLMProviderStatus, ProviderStatus, Reason
@@ -104,11 +107,12 @@ class BaseLLMProvider(EventEmitter, Asking):
         name: the name to show to people; default: the id.
         default_model: used where a call gives no model.
         default_options: used where a call leaves an option open.
-        policies: stages around every request, outermost first; default: deadline and retry.
+        policies: stages around every request, outermost first; default: `default_policies`.
         timeouts: default time limits; shorthand for ``default_options.timeouts``.
         reconnect: waits between attempts to reconnect.
         probe_interval_s: how often to look after an idle connection while somebody listens, in
-            seconds, at least 0.5; None: never, the next request will tell.
+            seconds, at least 0.5; infinity: never, its next use will tell; default: 10 for
+            servers on this machine, never for others.
         clock: what time it is, for tests.
 
     Raises:
@@ -899,7 +903,13 @@ def _unpickled(
 
 def default_policies() -> tuple[Stage, ...]:
     """What a provider does around each request if nothing else is said, outermost first."""
-    return (DeadlinePolicy(), RetryPolicy())
+    return (
+        CircuitBreaker(),
+        ConcurrencyLimit(),
+        CooldownPolicy(),
+        DeadlinePolicy(),
+        RetryPolicy(),
+    )
 
 
 class _Host:
@@ -964,7 +974,7 @@ def _is(word: ProviderStatus | str) -> Callable[[LLMProviderStatus], bool]:
 def _interval(seconds: object) -> float:
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds >= 0.5:
         raise InvalidParameterError(
-            f"probe_interval_s must be at least 0.5 seconds, or None for never, got {seconds!r}"
+            f"probe_interval_s must be at least 0.5 seconds, or infinity for never, got {seconds!r}"
         )
     return float(seconds)
 

@@ -241,7 +241,10 @@ class Episode:
     async def _check_rest(self) -> None:
         """Nobody does anything any more, and the server is well: nothing stays half done."""
         until_s = time.monotonic() + PATIENCE_S
-        while self.provider.status.status in ("connecting", "reconnecting", "draining"):
+        provider = self.provider
+        passing = ("connecting", "reconnecting", "draining")
+        # Who disconnects and is cancelled leaves a drain behind that goes on by itself.
+        while provider.status.status in passing or provider._connection._stopping.running:
             if time.monotonic() > until_s:
                 self.problems.append(f"it stays as it is: {self.provider.status}")
                 return

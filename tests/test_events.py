@@ -1365,6 +1365,7 @@ def sample(kind: type[Event]) -> Event:
         "status": LLMProviderStatus(provider_id="p"),
         "retry_at": NOW,
         "reason": Reason.REFUSED,
+        "keys": ("api_key",),
     }
     if kind is not StatusChanged:
         values |= {"previous": "a", "current": "b"}

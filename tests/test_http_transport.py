@@ -45,7 +45,7 @@ from llm_manager.transport import faults
 from llm_manager.transport.http import HttpTransport
 from llm_manager.transport.pool import new_client
 from llm_manager.transport.route import find_route
-from llm_manager.transport.sockets import first_to_connect
+from llm_manager.transport.sockets import Network, first_to_connect
 
 KEY = "planted-7f3d-key"
 
@@ -327,6 +327,17 @@ async def test_a_server_that_speaks_no_http_is_an_invalid_response(greeting, wri
         peer.script(Reply(framing="raw", body=[greeting], write_size=write_size))
         with pytest.raises(InvalidResponseError, match="does not answer in HTTP"):
             await streamed(transport)
+
+
+async def test_a_socks_proxy_that_leaves_before_it_connects_us_is_no_server_without_http() -> None:
+    network = Network(layers=0)
+    async with ScriptedPeer() as peer:
+        peer.script(Reply(framing="raw", body=[b"\x05\xff"]))
+        stream = await network.connect_tcp("127.0.0.1", urlsplit(peer.base_url).port)
+        await stream.write(b"GET / HTTP/1.1\r\n\r\n")
+        assert await stream.read(100) == b"\x05\xff"
+        assert await stream.read(100) == b""
+        await stream.aclose()
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import gc
 
 import pytest
 
-from .interleavings import Mode, broken, failure_of, plan
+from .interleavings import Mode, failure_of, plan
 
 
 @pytest.mark.parametrize("mode", ["echo", "http"])

@@ -303,7 +303,7 @@ def test_only_what_may_pass_is_retryable() -> None:
     retryable = {e.__name__ for e in ALL_ERRORS if e("x").retryable}
     assert retryable == {
         "RateLimitError", "RequestTimeoutError", "ProviderConnectionError",
-        "ProviderOverloadedError", "StreamInterruptedError",
+        "ProviderOverloadedError", "StreamInterruptedError", "CircuitOpenError", "QueueFullError",
     }  # fmt: skip
     assert not RateLimitError("x", retryable=False).retryable
     assert StreamInterruptedError("x").partial is None

@@ -378,6 +378,13 @@ async def test_each_silence_is_announced_anew() -> None:
     assert len(events) == 2
 
 
+async def test_a_silence_with_a_long_limit_is_announced_after_a_fixed_time(monkeypatch) -> None:
+    monkeypatch.setattr("llm_manager.policy.deadline._STALLED_S", 0.1)
+    events, _ = await stalls(["a", 0.4, "b", 0.4, "c"], idle_s=60, content_idle_s=300)
+    assert len(events) == 2
+    assert all(0.1 <= event.silent_s < 0.4 for event in events)
+
+
 async def test_an_answer_that_keeps_coming_is_not_called_stalled() -> None:
     events, failure = await stalls([*["a", 0.1] * 14], idle_s=2)
     assert (events, failure) == ([], None)

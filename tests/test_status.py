@@ -31,6 +31,7 @@ from llm_manager import (
     ProviderStatus,
     QuotaExceededError,
     RateLimitError,
+    RateLimits,
     Reason,
     RequestTimeoutError,
     StreamInterruptedError,
@@ -185,6 +186,8 @@ MEASURES = {
     "verified_at": NOW,
     "latency_ms": 5.0,
     "in_flight": 3,
+    "queued": 2,
+    "rate_limits": RateLimits(requests_left=1),
 }
 
 
@@ -459,7 +462,7 @@ REASONS = [
     (ProviderConnectionError("x", code="proxy"), "proxy", False),
     (InvalidResponseError("x"), "server_error", False),
     (ProviderAPIError("x", http_status=500), "server_error", False),
-    (StreamInterruptedError("x"), "server_error", False),
+    (StreamInterruptedError("x"), "reset", False),
     (InvalidRequestError("x"), "server_error", False),
     (ModelNotFoundError("x"), "server_error", False),
     (ContextWindowExceededError("x"), "server_error", False),

@@ -3,7 +3,7 @@
 A stage is given an exchange and returns one of the same type, so that stages nest like functions,
 know nothing of each other and are tested one at a time.  The order, outermost first::
 
-    cache -> budget -> circuit -> limits -> deadline -> retry -> the provider's own exchange
+    circuit -> limits -> cooldown -> deadline -> retry -> the provider's own exchange
 """
 
 from __future__ import annotations

@@ -30,8 +30,8 @@ class Place:
 
     def leave(self) -> None:
         left, self._left = self._left, None
-        # In a child process those of the parent do not count.
-        if left is not None and left is self._places.left:
+        if left is not None:
+            # In a child process this is the parent's list, which nobody counts any more.
             left.append(self._lane)
             self._places.settle()
 
@@ -158,12 +158,10 @@ class Places:
     def _call_next(self) -> None:
         while (lane := self._next_lane()) is not None:
             waiter = self._waiting[lane].popleft()
-            if waiter.loop.is_closed():
-                continue
             waiter.place = self._given(lane)
             try:
                 waiter.loop.call_soon_threadsafe(waiter.call)
-            except RuntimeError:  # closed at this moment
+            except RuntimeError:  # its loop is closed
                 waiter.place.leave()
                 continue
             self._passed_over[lane] = 0

@@ -27,6 +27,7 @@ _LIBRARIES = frozenset(
 )
 _FOREIGN_LOOP = ("Event loop is closed", "different event loop", "attached to a different loop")
 _CLIENT_CLOSED = "client has been closed"
+_TOO_LONG = "Receive buffer too long"
 
 # OpenSSL's X509_V_ERR_*: no trusted issuer, wrong host or address, not yet or no longer valid.
 _UNKNOWN_ISSUER = frozenset({2, 18, 19, 20, 21})
@@ -104,6 +105,8 @@ def no_answer(
             f"the request to {server} cannot be sent: {redact(str(error), secrets)}", **facts
         )
     strange = "RemoteProtocolError" in names and any("h11" in _libraries(each) for each in causes)
+    if strange and _says(error, _TOO_LONG):
+        return InvalidResponseError(f"the headers of the answer of {server} do not end", **facts)
     if strange or "NotHTTPError" in names:
         return InvalidResponseError(
             f"{server} does not answer in HTTP",
@@ -150,7 +153,7 @@ def _proxy_refused(
     hint = "check the proxy settings (HTTPS_PROXY, ALL_PROXY, NO_PROXY)"
     if text.startswith("407"):
         facts = {**facts, "http_status": 407, "retryable": False}
-        hint = "give the proxy's user name and password: http://user:password@host:port"
+        hint = "put the user name and the password of the proxy into its address"
     return ProviderConnectionError(
         f"the proxy {proxy or ''} refuses: {redact(text, secrets)}",
         code="proxy",
@@ -174,7 +177,7 @@ def _tls(error: ssl.SSLError, server: str, issuer: str | None, facts: dict[str, 
         elif error.verify_code in _WRONG_NAME:
             hint = "check the host name in the address"
         elif error.verify_code in _WRONG_TIME:
-            hint = "check the clock of this machine"
+            hint = "check the clock of this machine; else the server needs a new certificate"
     return ProviderConnectionError(
         f"no secure connection to {server}: {reason}", code="tls", hint=hint, **facts
     )

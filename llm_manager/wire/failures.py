@@ -595,7 +595,7 @@ def _refine(error: ProviderError, words: _Words, url: str) -> None:
         error.hint = _nothing_at(url)
     elif status == 407:
         error.code, error.retryable = "proxy", False
-        error.hint = "the proxy wants a user name and a password"
+        error.hint = "put the user name and the password of the proxy into its address"
     elif status == 511:
         error.code, error.hint = "captive_portal", "sign in to the network first, in a browser"
     elif _says(_NOT_VERIFIED, text):

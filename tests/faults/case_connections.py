@@ -88,6 +88,7 @@ CONNECTIONS = (
         name="endless_headers",
         what="headers without an end",
         script=scripts.endless_headers,
+        says="do not end",
         seen=fails(InvalidResponseError, **only_this_answer(first="reconnecting (server_error)")),
     ),
     Fault(

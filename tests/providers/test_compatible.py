@@ -192,7 +192,7 @@ async def test_a_page_of_a_captive_portal_is_not_taken_for_a_model_list(peer) ->
     provider = provider_at(peer)
     with pytest.raises(InvalidResponseError):
         await provider.connect()
-    assert (provider.status.status, provider.status.reason) == ("reconnecting", "server_error")
+    assert (provider.status.status, provider.status.reason) == ("reconnecting", "captive_portal")
     await provider.close()
 
 
@@ -267,7 +267,8 @@ async def test_a_connection_closed_while_idle_is_replaced_without_a_word(peer) -
         (Reply.json({"error": "oops"}, status=500), "reconnecting", "server_error"),
         (Reply.json({"error": "busy"}, status=503), "reconnecting", "overloaded"),
         (Reply.json({}, status=429, headers={"retry-after": "30"}), "degraded", "rate_limited"),
-        (Reply(status=302, headers={"location": "http://x/"}), "failed", "invalid_config"),
+        (Reply(status=301, headers={"location": "http://x/"}), "failed", "invalid_config"),
+        (Reply(status=302, headers={"location": "http://x/"}), "reconnecting", "captive_portal"),
         (Reply(instead="close"), "reconnecting", "reset"),
         (Reply(instead="reset"), "reconnecting", "reset"),
         (models(), "degraded", "no_models"),

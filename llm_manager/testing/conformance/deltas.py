@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator
 from ...messages import (
     Delta,
     FinishDelta,
+    KeepAliveDelta,
     LLMRequest,
     MetaDelta,
     RawDelta,
@@ -28,7 +29,8 @@ class DeltaWatch:
         async def watched(request: LLMRequest) -> AsyncGenerator[Delta, None]:
             self.deltas.clear()
             async for delta in exchange(request):
-                self.deltas.append(delta)
+                if not isinstance(delta, KeepAliveDelta):  # it is for the clocks alone
+                    self.deltas.append(delta)
                 yield delta
 
         return watched
