@@ -183,7 +183,8 @@ class Connection:
                 await (self._attempt if seen else self._trial).join()
         except TimeoutError:
             if seen:
-                self.failed(RequestTimeoutError(f"no answer within {AVAILABLE_S:g} s"), epoch)
+                late = RequestTimeoutError(f"no answer within {AVAILABLE_S:g} s")
+                self._probe_failed(late, epoch)
             return False
         except LLMError:
             return False
@@ -444,14 +445,17 @@ class Connection:
         elif isinstance(failure, RateLimitError):
             self._cool_down(failure, epoch)
         else:
-            self._soft_failures += is_soft_failure(failure)
-            # One probe that is answered too late proves little.
-            soft = is_soft_failure(failure) and self._soft_failures < FAILURE_THRESHOLD
-            if soft and self.status.usable:
-                self._settle_again()
-            else:
-                self._judge(failure, epoch)
+            self._probe_failed(failure, epoch)
             raise failure
+
+    def _probe_failed(self, error: LLMError, epoch: int) -> None:
+        """What says more than a request that failed; yet one late answer proves little."""
+        soft = is_soft_failure(error)
+        self._soft_failures += soft
+        if soft and self._soft_failures < FAILURE_THRESHOLD and self.status.usable:
+            self._settle_again()
+        else:
+            self._judge(error, epoch)
 
     def _is_first_doubt(self, error: LLMError) -> bool:
         """Whether a key that has worked is refused for the first time: that may be a mistake."""

@@ -35,7 +35,7 @@ import msgspec
 from .asking import Asking, Options
 from .catalog import ModelCatalog, capabilities_of
 from .clock import SYSTEM_CLOCK, Clock
-from .config import GivenSettings, check_id
+from .config import GivenSettings, Secret, check_id
 from .connection import Connection, Wait
 from .emitter import EventEmitter
 from .errors import (
@@ -140,6 +140,7 @@ class BaseLLMProvider(EventEmitter, Asking):
     kept_on_update: ClassVar[frozenset[str]] = frozenset()
     """Names of attributes that are no settings: `update_config` leaves them as they are."""
     _given: tuple[tuple[Any, ...], GivenSettings]
+    _former: tuple[Secret, ...] = ()
     models_max_age_s: ClassVar[float] = 300.0
     """A model list older than this is read again when somebody asks, in seconds."""
 
@@ -211,7 +212,7 @@ class BaseLLMProvider(EventEmitter, Asking):
             ConfigurationError: a key is among the settings.
         """
         args, settings = self._given
-        if settings.hold(self._secrets()):
+        if settings.hold(self._unpicklable()):
             raise ConfigurationError(
                 f"{self.id} is not pickled, because its settings hold a key",
                 provider_id=self.id,
@@ -266,6 +267,14 @@ class BaseLLMProvider(EventEmitter, Asking):
         """Texts that must not appear in any error, the key above all; the default has none."""
         return ()
 
+    def _unpicklable(self) -> Iterable[str]:
+        """Texts that must not leave this process; the default is `_secrets`."""
+        return self._secrets()
+
+    def _all_secrets(self) -> list[str]:
+        """Those of these settings and of earlier ones."""
+        return [*self._secrets(), *(secret.reveal() for secret in self._former)]
+
     async def _count_tokens(self, request: LLMRequest) -> int | None:
         """How many tokens the prompt has, at no cost; None if the provider cannot tell."""
         return None
@@ -303,7 +312,7 @@ class BaseLLMProvider(EventEmitter, Asking):
         try:
             yield
         except LLMError as error:
-            error.mask(self._secrets())
+            error.mask(self._all_secrets())
             raise
 
     async def _masked_probe(self) -> bool | None:
@@ -527,6 +536,8 @@ class BaseLLMProvider(EventEmitter, Asking):
             if "unexpected keyword argument" not in str(error):
                 raise
             raise InvalidParameterError(f"settings of {self.id}: {error}") from None
+        # A server may still complain about a key that it was sent before.
+        twin._former = (*self._former, *map(Secret, self._secrets()))[-_FORMER_SECRETS:]
         # What it announces and finds out is announced and found out by this one.
         for name in ("_machine", "_connection", "_catalog", "_running", "publish"):
             setattr(twin, name, getattr(self, name))
@@ -543,8 +554,10 @@ class BaseLLMProvider(EventEmitter, Asking):
 
     def _take_over(self, twin: Self, changes: Mapping[str, Any]) -> None:
         """Put on the settings of ``twin``."""
-        kept = _IDENTITY | self.kept_on_update
-        vars(self).update({name: v for name, v in vars(twin).items() if name not in kept})
+        taken = vars(twin).keys() - _IDENTITY - self.kept_on_update
+        if changes.keys() <= _OF_REQUESTS:
+            taken &= _OF_REQUESTS | {"_given"}  # what is open stays open
+        vars(self).update({name: vars(twin)[name] for name in taken})
         if "policies" in changes:
             self._policies = twin._policies
             self._send_with_policies = self._with_policies()
@@ -891,6 +904,7 @@ _IDENTITY = frozenset(vars(EventEmitter())) | {
     "id", "source_id", "publish", "config_revision", "_machine", "_connection", "_catalog",
     "_running", "_active_model", "_policies", "_send_with_policies",
 }  # fmt: skip
+_FORMER_SECRETS = 8
 # Settings that concern requests only: a connection need not begin anew for them.
 _OF_REQUESTS = frozenset({"name", "default_model", "default_options", "timeouts", "policies"})
 

@@ -28,13 +28,19 @@ from typing import Any, Literal
 from llm_manager import (
     Backoff,
     BaseLLMProvider,
+    CircuitBreaker,
+    ConcurrencyLimit,
     ConfigurationError,
+    CooldownPolicy,
+    DeadlinePolicy,
     DependencyMissingError,
     EchoProvider,
     InvalidParameterError,
     LLMError,
     LLMStream,
     OpenAICompatibleProvider,
+    RetryPolicy,
+    Stage,
     StatusChanged,
     UnsupportedFeatureError,
 )
@@ -161,6 +167,7 @@ class Episode:
     def _new_provider(self) -> BaseLLMProvider:
         common: dict[str, Any] = {
             "default_model": "m", "default_options": OPTIONS, "reconnect": QUICK,
+            "policies": new_policies(),
         }  # fmt: skip
         if self.mode == "echo":
             return EchoProvider(models=["m"], words_per_s=1000.0, connect_delay_s=0.001, **common)
@@ -440,6 +447,12 @@ class Episode:
         if self._running[event.request_id] < 0 or event.request_id in self._finished:
             self.problems.append(f"{event.request_id} finished twice, or without a start")
         self._finished.add(event.request_id)
+
+
+def new_policies() -> tuple[Stage, ...]:
+    """The usual ones, with a circuit that soon closes again."""
+    circuit = CircuitBreaker(open_s=0.02, open_max_s=0.1)
+    return (circuit, ConcurrencyLimit(), CooldownPolicy(), DeadlinePolicy(), RetryPolicy())
 
 
 class Boom(Exception):

@@ -34,6 +34,7 @@ from llm_manager import (
 from llm_manager.clock import utc_now
 from llm_manager.errors import ProviderAPIError
 from llm_manager.messages import Delta, TextDelta
+from llm_manager.policy.circuit_state import Circuit
 from llm_manager.testing.clock import FakeClock
 
 from .helpers import FakeHost, echo
@@ -501,3 +502,14 @@ async def test_a_provider_shows_its_open_circuit_and_a_forced_answer_closes_it(e
 def test_settings_that_cannot_be_are_refused(name, wrong) -> None:
     with pytest.raises(InvalidParameterError, match=rf"{name} must be .*, got"):
         CircuitBreaker(**{name: wrong})
+
+
+async def test_answers_that_break_off_together_are_one_failure() -> None:
+    host = FakeHost()
+    circuit = Circuit(CircuitBreaker(), host)
+    for passage in [circuit.enter(forced=False) for _ in range(50)]:
+        circuit.leave(passage, "failed", StreamInterruptedError("the server is gone"))
+    assert host.status.circuit == "closed"
+    for _ in range(4):
+        circuit.leave(circuit.enter(forced=False), "failed", StreamInterruptedError("again"))
+    assert host.status.circuit == "open"

@@ -221,7 +221,6 @@ async def test_a_mistake_in_a_provider_class_is_failed_and_says_so() -> None:
 
 async def test_a_probe_that_never_answers_ends_with_a_timeout() -> None:
     provider = Counting()
-    provider._connection._probe_timeout_s = 0.02
     provider.gate.clear()
 
     async def open_only() -> None:
@@ -279,7 +278,6 @@ async def test_fresh_evidence_is_believed_without_another_probe() -> None:
 
 async def test_a_server_that_does_not_answer_is_unavailable_and_lost_after_three_looks() -> None:
     provider = Counting()
-    provider._connection._probe_timeout_s = 0.02
     await provider.connect()
     provider._connection._verified_s = None  # as if it were long ago
     provider.gate.clear()
@@ -345,15 +343,16 @@ async def test_the_first_answer_decides_the_status(error, status, reason) -> Non
     await provider.close()
 
 
-async def test_one_slow_answer_does_not_make_a_working_connection_lost() -> None:
+async def test_late_answers_of_a_server_that_can_be_reached_open_the_circuit_and_no_sooner() -> None:
     provider = echo()
     await provider.connect()
-    for count in (1, 2, 3):
+    for count in range(1, 6):
         provider.script(EchoAnswer(error=RequestTimeoutError("late")))
         with pytest.raises(RequestTimeoutError):
             await provider.generate_completion("echo", "x", options=ONCE)
-        assert provider.status.status == ("connected" if count < 3 else "reconnecting")
-    await provider.wait_for("connected", 5)
+        assert provider.status.status == ("connected" if count < 5 else "reconnecting")
+    assert (provider.status.reason, provider.status.circuit) == ("circuit_open", "open")
+    await provider.close()
 
 
 async def test_one_refused_request_does_not_fail_a_key_that_works() -> None:

@@ -24,6 +24,8 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from llm_manager import (
     BaseLLMProvider,
@@ -37,6 +39,7 @@ from llm_manager import (
     ToolDefinition,
 )
 from llm_manager.providers.echo import EchoAnswer
+from llm_manager.redaction import without_quotes
 from llm_manager.testing import EventRecorder, Reply, ScriptedPeer, Wanted
 
 # None of them looks like a key: what is masked is masked because it is known to be one.
@@ -418,6 +421,23 @@ async def test_no_content_is_seen_of_a_request_that_is_cancelled(
         await provider.close(0)
         for event in events:
             search.add_event(event)
+
+
+@given(
+    quoted=st.text('ab \\n"é', min_size=16, max_size=60),
+    around=st.tuples(st.text("ab", max_size=30), st.text("ab", max_size=30)),
+    said=st.tuples(st.text("xyz", max_size=30), st.text("xyz", max_size=30)),
+)
+def test_whatever_a_service_quotes_of_a_prompt_is_masked(quoted, around, said) -> None:
+    masked = without_quotes(quoted.join(said), ["", quoted.join(around)])
+    assert quoted not in masked
+    assert masked == "***".join(said)
+
+
+def test_a_few_words_that_stand_in_a_prompt_by_accident_stay() -> None:
+    assert without_quotes("there is no such model", ["is there a model?"]) == (
+        "there is no such model"
+    )
 
 
 def test_the_search_finds_what_is_there(capfd: pytest.CaptureFixture[str]) -> None:

@@ -11,6 +11,8 @@ Only what the provider is to blame for counts: no connection, time-outs, 5xx and
 that break off.  A refusal (4xx, a rate limit, a filter) is an answer, and a request that was
 stopped or never sent says nothing.
 
+A server that goes away takes with it all answers that are on their way: their failures are one.
+
 The provider's snapshot has the last word.  If it says that the circuit is closed, somebody else,
 a probe for example, has found the provider usable, and counting begins anew; so it does with every
 epoch.

@@ -12,8 +12,9 @@ from typing import Literal, Protocol, TypeAlias
 
 from .._threads import reset_after_fork
 from ..clock import Clock, utc_now
-from ..errors import CircuitOpenError, LLMError
+from ..errors import CircuitOpenError, LLMError, StreamInterruptedError
 from ..redaction import redact
+from ..status import is_hard_failure
 from . import Host
 
 Outcome: TypeAlias = Literal["answered", "failed", "unknown"]
@@ -45,11 +46,13 @@ class Passage:
 
     Attributes:
         period: when it came; what happened in an earlier one does not count any more.
+        losses: how many losses of the connection were known when it came.
         kind: ``trial``: it finds out whether the provider can be used; ``forced``: it was sent
             although the circuit is open.
     """
 
     period: int
+    losses: int
     kind: Literal["usual", "trial", "forced"]
 
 
@@ -77,7 +80,7 @@ class Circuit:
     def _count_anew(self) -> None:
         self._period += 1
         self._is_open = False
-        self._in_a_row = 0
+        self._in_a_row = self._losses = 0
         self._recent: deque[tuple[float, bool]] = deque(maxlen=_MOST_OUTCOMES)
         self._trial: Passage | None = None
         self._trial_until_s = -math.inf
@@ -101,14 +104,14 @@ class Circuit:
         with self._lock:
             self._notice(status.epoch, status.circuit)
             if status.circuit == "closed":
-                return Passage(self._period, "usual")
+                return Passage(self._period, self._losses, "usual")
             now_s = self._now_s()
             due = status.circuit == "half_open" or now_s >= self._open_until_s
             if due and (self._trial is None or now_s >= self._trial_until_s):
-                passage = self._trial = Passage(self._period, "trial")
+                passage = self._trial = Passage(self._period, self._losses, "trial")
                 self._trial_until_s = now_s + self._settings.open_s
             elif forced:
-                return Passage(self._period, "forced")
+                return Passage(self._period, self._losses, "forced")
             else:
                 raise self._refusal(_ASK_AGAIN_S if due else self._open_until_s - now_s, due)
         if status.circuit == "open":
@@ -125,6 +128,11 @@ class Circuit:
             if passage.period != self._period or outcome == "unknown":
                 return
             if status.circuit == "closed":
+                if _is_loss(error):
+                    # A server that goes away takes all answers with it: that is one failure.
+                    if passage.losses < self._losses:
+                        return
+                    self._losses += 1
                 opens = self._count(outcome) and error is not None
             else:
                 opens = outcome == "failed" and passage.kind == "trial"
@@ -188,3 +196,10 @@ class Circuit:
             retry_at=utc_now(self._settings.clock) + timedelta(seconds=wait_s),
             hint="ask again then, or set force=True in the options to send it at once",
         )
+
+
+def _is_loss(error: LLMError | None) -> bool:
+    """Whether the connection was lost, or there was none."""
+    return error is not None and (
+        is_hard_failure(error) or isinstance(error, StreamInterruptedError)
+    )

@@ -14,9 +14,10 @@ from ..messages import LLMRequest
 from ..policy.deadline import LOCAL_TIMEOUTS
 from ..provider import BaseLLMProvider
 from ..supervisor import LOCAL_BACKOFF
-from ..transport.http import KEY_HEADERS, HttpTransport
+from ..transport.http import CONNECT_TIMEOUT_S, KEY_HEADERS, HttpTransport
 from ..wire.rate_limits import parse_rate_limits
 
+_SECRET_LENGTH = 8
 LOCAL_PROBE_INTERVAL_S = 10.0
 """Servers on this machine are started and stopped by hand, and asking them costs nothing."""
 
@@ -100,7 +101,8 @@ class HttpProvider(BaseLLMProvider):
             self.base_url,
             # Bound to these settings: a new key must not go where the old one belongs.
             headers=self._sealed()._request_headers,
-            secrets=self._sealed()._secrets,
+            secrets=self._sealed()._all_secrets,
+            connect_timeout_s=self._connect_timeout_s(),
             on_answer=self._note_rate_limits,
             **self._connect_with,
         )
@@ -124,8 +126,21 @@ class HttpProvider(BaseLLMProvider):
         key = self._key.resolve()
         return self._headers if key is None else {**self._headers, "authorization": f"Bearer {key}"}
 
+    def _connect_timeout_s(self) -> float:
+        """For probes and lists; requests bring their own."""
+        given = (self.default_options.timeouts, self.default_timeouts)
+        limits = (t.connect_s for t in given if t is not None)
+        return next((limit for limit in limits if limit is not None), CONNECT_TIMEOUT_S)
+
     def _secrets(self) -> Sequence[str]:
-        return self._key.known
+        # What somebody puts into a header may be a secret, whatever the header is called.
+        headers = self._given[1].get("headers") or {}
+        long = [v for v in headers.values() if isinstance(v, str) and len(v) >= _SECRET_LENGTH]
+        return (*self._key.known, *long)
+
+    def _unpicklable(self) -> Sequence[str]:
+        keys = [value for name, value in self._headers.items() if _holds_key({name: value})]
+        return (*self._key.known, *(value.rpartition(" ")[2] for value in keys))
 
     def _rereads_key(self) -> bool:
         return self._key.is_function

@@ -70,7 +70,8 @@ class SdkProvider(HttpProvider):
             # Bound to these settings: a new key must not go where the old one belongs.
             new_client=self._sealed()._new_client,
             headers=self._headers,
-            secrets=self._sealed()._secrets,
+            secrets=self._sealed()._all_secrets,
+            connect_timeout_s=self._connect_timeout_s(),
             on_answer=self._note_rate_limits,
             **self._connect_with,
         )

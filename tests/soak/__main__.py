@@ -20,7 +20,18 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 
-from llm_manager import Backoff, LLMProviderManager, _blocking, emitter
+from llm_manager import (
+    Backoff,
+    CircuitBreaker,
+    ConcurrencyLimit,
+    CooldownPolicy,
+    DeadlinePolicy,
+    LLMProviderManager,
+    RetryPolicy,
+    Stage,
+    _blocking,
+    emitter,
+)
 
 from .controller import ServerProcess
 from .watch import Ledger, Noise, descriptors, settled_rss_bytes, threads
@@ -128,18 +139,26 @@ async def soak(seconds: float, streams: int, seed: int, noise: Noise) -> Report:
     return report
 
 
+def _new_policies() -> tuple[Stage, ...]:
+    """The usual ones, with a circuit that opens and closes often enough to be seen."""
+    circuit = CircuitBreaker(open_s=1.0, open_max_s=3.0)
+    return (circuit, ConcurrencyLimit(), CooldownPolicy(), DeadlinePolicy(), RetryPolicy())
+
+
 def _register(manager: LLMProviderManager, base_url: str) -> None:
     for id in ("first", "second"):
         manager.register_provider(
             "compatible", id=id, base_url=f"{base_url}/v1", api_key=f"key-soak-{id}-begin",
-            reconnect=RECONNECT,
+            reconnect=RECONNECT, policies=_new_policies(),
         )  # fmt: skip
-    manager.register_provider("ollama", base_url=base_url, reconnect=RECONNECT)
+    manager.register_provider(
+        "ollama", base_url=base_url, reconnect=RECONNECT, policies=_new_policies()
+    )
     manager.register_provider("echo", models=["m"], words_per_s=10.0)
     if importlib.util.find_spec("openai") is not None:
         manager.register_provider(
             "openai", base_url=f"{base_url}/v1", api_key="key-soak-openai-begin",
-            api="chat", reconnect=RECONNECT,
+            api="chat", reconnect=RECONNECT, policies=_new_policies(),
         )  # fmt: skip
 
 
