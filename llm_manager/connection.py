@@ -31,10 +31,11 @@ from .errors import (
     StreamInterruptedError,
     as_llm_error,
 )
-from .events import ConfigChanged, HealthCheck, StatusChanged, SystemResumed
+from .events import ConfigChanged, StatusChanged, SystemResumed
 from .lease import Close, Lease, Ticket
 from .machine import StatusMachine
 from .messages import LLMRequest
+from .probing import QUICK_S, Poller, Prober
 from .shared import SharedCall
 from .sleepwatch import Detector, watch_of
 from .status import (
@@ -61,10 +62,6 @@ FAILURE_THRESHOLD = 3
 FRESH_S = 30.0
 # Who asks whether a provider is available waits no longer than this.
 AVAILABLE_S = 5.0
-# A probe that takes longer shows that the provider is slow; one that takes this and `PATIENCE_S`
-# has failed.
-QUICK_S = 2.0
-PATIENCE_S = 8.0
 # After a sleep, an answer that does not go on for so long is taken for dead.
 RESUME_GRACE_S = 10.0
 # Timers and the time of day agree to within this.
@@ -108,15 +105,13 @@ class Connection:
         self._machine = machine
         self._open_provider = open
         self._close_provider = close
-        self._probe_provider = probe
         self._forget_idle = forget_idle
         self._is_watched = is_watched
         self._survives_sleep = survives_sleep
-        self._probe_interval_s = probe_interval_s
         self._clock = clock
         self._sleep_watch = watch_of(clock)
-        self._poll: asyncio.TimerHandle | None = None
-        self._poll_loop: asyncio.AbstractEventLoop | None = None
+        self._prober = Prober(emitter, machine, probe, self._pieces, clock)
+        self._poller = Poller(self._look_after_it, probe_interval_s)
         self._polled_pieces = 0
         self._lease = Lease()
         self._replaced: list[Lease] = []
@@ -344,7 +339,7 @@ class Connection:
         self._proven()
         if state.status is S.CONNECTED:
             self._machine.measure(verified_at=utc_now(self._clock))
-            self._look_after_it()
+            self._poller.begin()
         elif state.status in (S.CONNECTING, S.RECONNECTING, S.DEGRADED):
             self._usable(S.CONNECTED, Reason.RECOVERED, epoch)
 
@@ -420,7 +415,7 @@ class Connection:
                 await self._opening.join()
                 epoch, failure = self._machine.state.epoch, None
                 try:
-                    has_models = await self._probe(epoch)
+                    has_models = await self._prober.probe(epoch)
                 except LLMError as error:
                     failure = error
             except asyncio.CancelledError:
@@ -468,13 +463,13 @@ class Connection:
         while self._opening.running:
             await self._opening.settled()
         if self._opened:
-            await self._probe(self._machine.state.epoch)
+            await self._prober.probe(self._machine.state.epoch)
             return
         # From here on, whoever wants to open waits: two that open would each forget the other's.
         self._tries_unseen = True
         try:
             await self._open_provider()
-            await self._probe(self._machine.state.epoch)
+            await self._prober.probe(self._machine.state.epoch)
         except LLMError:
             raise
         except Exception as error:  # a provider's author may raise anything
@@ -484,52 +479,6 @@ class Connection:
                 await self._undo_open()
             finally:
                 self._tries_unseen = False
-
-    async def _probe(self, epoch: int) -> bool | None:
-        """Ask something cheap; one that is not answered quickly shows at once that it is slow."""
-        provider_id = self._machine.state.provider_id
-        publish, clock = self._emitter.publish, self._clock
-        publish(HealthCheck(provider_id=provider_id, phase="started"))
-        began_s, pieces = clock.monotonic(), self._pieces()
-        slow = asyncio.get_running_loop().call_later(QUICK_S, self._is_slow, epoch)
-
-        def latency_ms() -> float:
-            return round((clock.monotonic() - began_s) * 1000, 3)
-
-        try:
-            async with asyncio.timeout(QUICK_S + PATIENCE_S):
-                has_models = await self._probe_provider()
-        except TimeoutError:
-            if self._pieces() > pieces:
-                # It is busy answering: that proves more than the probe could.
-                self._machine.measure(latency_ms=latency_ms())
-                return None
-            failure: LLMError = RequestTimeoutError(
-                f"no answer to a probe within {QUICK_S + PATIENCE_S:g} s"
-            )
-        except Exception as error:  # noqa: BLE001 - a provider's author may raise anything
-            failure = as_llm_error(error)
-        else:
-            self._machine.measure(latency_ms=latency_ms(), verified_at=utc_now(clock))
-            publish(
-                HealthCheck(provider_id=provider_id, phase="succeeded", latency_ms=latency_ms())
-            )
-            return has_models
-        finally:
-            slow.cancel()
-        publish(
-            HealthCheck(
-                provider_id=provider_id,
-                phase="failed",
-                latency_ms=latency_ms(),
-                error=ErrorInfo.of(failure),
-            )
-        )
-        raise failure.in_context(provider_id=provider_id)
-
-    def _is_slow(self, epoch: int) -> None:
-        if self.status is S.CONNECTED:
-            self._machine.change(S.DEGRADED, Reason.SLOW, epoch=epoch)
 
     # ---- what evidence does to the status --------------------------------------------------------
 
@@ -573,7 +522,7 @@ class Connection:
         )
         if changed:
             self._supervisor.usable()
-        self._look_after_it()
+        self._poller.begin()
 
     def _judge(self, error: LLMError, epoch: int) -> None:
         """The connection does not work: for good, or until it heals."""
@@ -726,7 +675,7 @@ class Connection:
     ) -> None:
         """Go on with other habits; see the constructor."""
         self._supervisor.backoff = backoff
-        self._probe_interval_s = probe_interval_s
+        self._poller.interval_s = probe_interval_s
         self._survives_sleep = survives_sleep
 
     async def _end_lease(self, lease: Lease) -> None:
@@ -787,25 +736,10 @@ class Connection:
 
         self._supervisor.run(again(), "probe")
 
-    def _look_after_it(self) -> None:
-        """Poll it from the running loop, if that is wanted and no other loop does."""
-        if self._probe_interval_s in (None, math.inf) or (
-            self._poll is not None and self._poll_loop is not None and self._poll_loop.is_running()
-        ):
-            return
-        try:
-            self._poll_loop = asyncio.get_running_loop()
-        except RuntimeError:  # called where no loop runs: the next request will tell
-            return
-        # Held weakly: who forgets a provider must not be kept from losing it.
-        self._poll = self._poll_loop.call_later(
-            self._probe_interval_s, _poll, weakref.ref(self), self._probe_interval_s
-        )
-
-    def _poll_now(self, interval_s: float) -> None:
-        self._poll = None
+    def _look_after_it(self, interval_s: float) -> bool:
+        """Probe an idle connection while somebody listens; says whether to go on doing so."""
         if not self.status.usable:
-            return
+            return False
         self._sleep_watch.look()
         pieces, before_s = self._pieces(), self._verified_s
         known_s = -math.inf if before_s is None else before_s
@@ -813,7 +747,7 @@ class Connection:
         self._polled_pieces = pieces
         if quiet and self._clock.monotonic() - known_s > interval_s / 2 and self._is_watched():
             self._settle()
-        self._look_after_it()
+        return True
 
     def _pieces(self) -> int:
         """How much has come of the running answers; only ever compared."""
@@ -930,12 +864,6 @@ class Connection:
             provider_id=self._machine.state.provider_id,
             hint="make a new provider",
         )
-
-
-def _poll(connection: weakref.ref[Connection], interval_s: float) -> None:
-    alive = connection()
-    if alive is not None:
-        alive._poll_now(interval_s)
 
 
 def _resolve(future: asyncio.Future[None]) -> None:

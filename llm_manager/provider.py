@@ -28,19 +28,18 @@ from contextlib import aclosing, contextmanager
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from time import monotonic
-from typing import Any, ClassVar, Literal, Self, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import msgspec
 
 from .asking import Asking, Options
 from .catalog import ModelCatalog, capabilities_of
 from .clock import SYSTEM_CLOCK, Clock
-from .config import GivenSettings, Secret, check_id
+from .config import check_id
 from .connection import Connection, Wait
 from .emitter import EventEmitter
 from .errors import (
     AuthenticationError,
-    ConfigurationError,
     InvalidParameterError,
     LLMError,
     ModelNotFoundError,
@@ -58,7 +57,7 @@ from .events import (
     StatusChanged,
 )
 from .interrupt import Interrupter
-from .lease import Close, Ticket
+from .lease import Ticket
 from .machine import StatusMachine
 from .messages import (
     Capability,
@@ -86,7 +85,8 @@ from .policy.deadline import DeadlinePolicy
 from .policy.limits import ConcurrencyLimit
 from .policy.retry import RetryPolicy
 from .policy.structured import StructuredOutput
-from .status import ErrorInfo, LLMProviderStatus, ProviderStatus, Reason
+from .reconfiguring import Reconfigurable
+from .status import ErrorInfo, LLMProviderStatus, ProviderStatus
 from .stream import Assembly, LLMStream, StreamCallback
 from .supervisor import Backoff
 from .tokens import estimate_prompt_tokens
@@ -97,7 +97,7 @@ _numbers = itertools.count(1)
 _TURN_S = 0.005
 
 
-class BaseLLMProvider(EventEmitter, Asking):
+class BaseLLMProvider(Reconfigurable, Asking):
     """One place that answers requests, tells listeners what it is doing, and heals itself.
 
     Every provider takes these keyword arguments, and its own.
@@ -137,18 +137,8 @@ class BaseLLMProvider(EventEmitter, Asking):
     """How often this kind of provider is looked after while idle, in seconds; None: never."""
     is_local: bool = False
     """Whether it runs on this machine, so that a sleep of the computer breaks no connection."""
-    kept_on_update: ClassVar[frozenset[str]] = frozenset()
-    """Names of attributes that are no settings: `update_config` leaves them as they are."""
-    _given: tuple[tuple[Any, ...], GivenSettings]
-    _former: tuple[Secret, ...] = ()
     models_max_age_s: ClassVar[float] = 300.0
     """A model list older than this is read again when somebody asks, in seconds."""
-
-    def __new__(cls, *args: Any, **settings: Any) -> Self:
-        provider: Self = super().__new__(cls)
-        # Kept as they were given, for `update_config` and for pickling.
-        provider._given = args, GivenSettings(settings)
-        return provider
 
     def __init__(
         self,
@@ -205,21 +195,6 @@ class BaseLLMProvider(EventEmitter, Asking):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.id!r} {self.status.status}>"
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """A provider is pickled as its settings; the copy is not connected to anything.
-
-        Raises:
-            ConfigurationError: a key is among the settings.
-        """
-        args, settings = self._given
-        if settings.hold(self._unpicklable()):
-            raise ConfigurationError(
-                f"{self.id} is not pickled, because its settings hold a key",
-                provider_id=self.id,
-                hint="give the key by its environment variable, which the other process has, too",
-            )
-        return _unpickled, (type(self), args, {**settings, "id": self.id})
-
     # ---- to write: what a provider's author supplies ---------------------------------------------
 
     @abstractmethod
@@ -266,10 +241,6 @@ class BaseLLMProvider(EventEmitter, Asking):
     def _secrets(self) -> Iterable[str]:
         """Texts that must not appear in any error, the key above all; the default has none."""
         return ()
-
-    def _unpicklable(self) -> Iterable[str]:
-        """Texts that must not leave this process; the default is `_secrets`."""
-        return self._secrets()
 
     def _all_secrets(self) -> list[str]:
         """Those of these settings and of earlier ones."""
@@ -436,46 +407,6 @@ class BaseLLMProvider(EventEmitter, Asking):
         """`disconnect`, for ever: the object cannot be used again."""
         await self._connection.close(drain_timeout_s=_not_negative(drain_timeout_s))
 
-    async def update_config(self, *, if_revision: int | None = None, **settings: Any) -> int:
-        """Go on with other settings, without closing what runs.
-
-        Takes what the constructor takes, all but ``id``; what is not given stays.  Everything is
-        checked, and a new client is opened, before anything changes.  Running answers end on the
-        old client, which is closed after the last of them; new requests use the new one.  A
-        provider that is connected, reconnecting or failed goes through ``connecting`` and proves
-        itself by a probe in the background; one that is not connected stays so.  Settings that
-        concern only requests (``default_options``, ``timeouts``, ``default_model``, ``name``,
-        ``policies``) do not touch the connection.
-
-        Args:
-            if_revision: change nothing unless `config_revision` is still this one.
-            settings: the new ones; an ``api_key`` goes with its ``base_url``: to move to another
-                server, give both.
-
-        Returns:
-            The new `config_revision`.  Announced as ``configChanged``, without the values.
-
-        Raises:
-            InvalidParameterError: there is no such setting, or its value is wrong.
-            ConfigurationError: ``if_revision`` is not the present one; or a key that was given for
-                one server would go to another.
-            LLMError: what the constructor, or opening the new client, raises.
-        """
-        if "id" in settings:
-            raise InvalidParameterError("the id of a provider cannot be changed")
-        replaced = None
-        while replaced is None:  # while somebody else was faster
-            revision = self.config_revision
-            if if_revision not in (None, revision):
-                raise ConfigurationError(
-                    f"the settings have been changed: revision {revision}, not {if_revision}",
-                    code="revision_conflict",
-                    provider_id=self.id,
-                    hint="look at them again, then change them",
-                )
-            replaced = await self._replace_settings(settings, revision)
-        return replaced
-
     async def is_available(self) -> bool:
         """Whether it is usable now, by fresh evidence; never raises for the provider's fault.
 
@@ -484,90 +415,6 @@ class BaseLLMProvider(EventEmitter, Asking):
         probed without changing its status.
         """
         return await self._connection.is_available()
-
-    async def _replace_settings(self, changes: Mapping[str, Any], revision: int) -> int | None:
-        """Take other settings; returns their number, or None if ``revision`` is over."""
-        twin = self._twin(changes)
-        self._check_update(twin, changes)
-        taken: int | None = None
-
-        def take() -> Close | None:
-            nonlocal taken
-            with self.atomic():
-                if self.config_revision != revision:
-                    return None
-                old = self._sealed()
-                self._take_over(twin, changes)
-                taken = self.config_revision = revision + 1
-            return old._close
-
-        async def prepare(must_open: bool) -> Close | None:
-            if must_open:
-                try:
-                    await twin._open()
-                except BaseException:  # also when cancelled: what is half open is closed
-                    await twin._close()
-                    raise
-            close = take()
-            if close is None and must_open:
-                await twin._close()
-            return close
-
-        if changes.keys() <= _OF_REQUESTS:
-            take()
-            if taken is not None:
-                self._connection.announce_settings(changes, taken)
-        else:
-            reason = (
-                Reason.CREDENTIALS_CHANGED if changes.keys() == {"api_key"}
-                else Reason.CONFIG_CHANGED
-            )  # fmt: skip
-            await self._connection.reconfigure(
-                prepare, keys=changes, reason=reason, revision=revision + 1
-            )
-        return taken
-
-    def _twin(self, changes: Mapping[str, Any]) -> Self:
-        """A provider of the same kind with other settings, which acts in the place of this one."""
-        args, given = self._given
-        try:
-            twin = type(self)(*args, **{**given, **changes, "id": self.id})
-        except TypeError as error:
-            if "unexpected keyword argument" not in str(error):
-                raise
-            raise InvalidParameterError(f"settings of {self.id}: {error}") from None
-        # A server may still complain about a key that it was sent before.
-        twin._former = (*self._former, *map(Secret, self._secrets()))[-_FORMER_SECRETS:]
-        # What it announces and finds out is announced and found out by this one.
-        for name in ("_machine", "_connection", "_catalog", "_running", "publish"):
-            setattr(twin, name, getattr(self, name))
-        return twin
-
-    def _check_update(self, new: Self, changes: Mapping[str, Any]) -> None:
-        """Refuse a change that cannot be meant."""
-
-    def _sealed(self) -> Self:
-        """A copy that keeps the settings of this moment, for what is opened with them."""
-        copy: Self = object.__new__(type(self))
-        vars(copy).update(vars(self))
-        return copy
-
-    def _take_over(self, twin: Self, changes: Mapping[str, Any]) -> None:
-        """Put on the settings of ``twin``."""
-        taken = vars(twin).keys() - _IDENTITY - self.kept_on_update
-        if changes.keys() <= _OF_REQUESTS:
-            taken &= _OF_REQUESTS | {"_given"}  # what is open stays open
-        vars(self).update({name: vars(twin)[name] for name in taken})
-        if "policies" in changes:
-            self._policies = twin._policies
-            self._send_with_policies = self._with_policies()
-        if "default_model" in changes:
-            self.set_active_model(twin._active_model)
-        self._connection.retune(
-            backoff=twin._backoff,
-            probe_interval_s=twin.probe_interval_s,
-            survives_sleep=twin.is_local,
-        )
 
     def reconnect_now(self) -> None:
         """Try to reconnect at once instead of waiting: the network is back, a server was started.
@@ -897,22 +744,6 @@ class BaseLLMProvider(EventEmitter, Asking):
             return True
         manager = getattr(self._relay, "__self__", None)
         return isinstance(manager, EventEmitter) and bool(manager.event_names())
-
-
-# What makes this provider this one, whatever its settings are.
-_IDENTITY = frozenset(vars(EventEmitter())) | {
-    "id", "source_id", "publish", "config_revision", "_machine", "_connection", "_catalog",
-    "_running", "_active_model", "_policies", "_send_with_policies",
-}  # fmt: skip
-_FORMER_SECRETS = 8
-# Settings that concern requests only: a connection need not begin anew for them.
-_OF_REQUESTS = frozenset({"name", "default_model", "default_options", "timeouts", "policies"})
-
-
-def _unpickled(
-    kind: type[BaseLLMProvider], args: tuple[Any, ...], settings: dict[str, Any]
-) -> BaseLLMProvider:
-    return kind(*args, **settings)
 
 
 def default_policies() -> tuple[Stage, ...]:
