@@ -144,6 +144,7 @@ class Connection:
         self._refuse_if_closed()
         if self.status.usable:
             return
+        self._left_alone_until = None  # somebody wants to know
         if wait == "none":
             self._supervisor.run(self._attempt.join(), "connect")
             return
@@ -388,7 +389,14 @@ class Connection:
             self._begin(Reason.STARTUP if self.status is S.DISCONNECTED else Reason.USER)
         if self._opened:
             return
-        epoch = self._machine.state.epoch
+        while True:
+            epoch = self._machine.state.epoch
+            if await self._open_once(epoch):
+                break
+        self._opened = True
+
+    async def _open_once(self, epoch: int) -> bool:
+        """Whether it is open; if not, the settings are others than those that could not be."""
         try:
             await self._open_provider()
         except asyncio.CancelledError:
@@ -400,9 +408,11 @@ class Connection:
         except Exception as error:  # noqa: BLE001 - a provider's author may raise anything
             known = as_llm_error(error).in_context(provider_id=self._machine.state.provider_id)
             await self._undo_open()
+            if epoch != self._machine.state.epoch and self.status is S.CONNECTING:
+                return False
             self._judge(known, epoch)
             raise known from None if known is error else error
-        self._opened = True
+        return True
 
     async def _try_once(self) -> None:
         """Open and probe; the outcome becomes the status."""
@@ -536,6 +546,9 @@ class Connection:
             reason = reason_of(error) if known else Reason.INVALID_CONFIG
             self._machine.change(S.FAILED, reason, epoch=epoch, error=info, retry_at=None)
             return
+        if is_hard_failure(error):
+            # Whatever opened the circuit: now it is gone, and will be another when it is back.
+            self._refuses_answers = False
         self._machine.change(S.RECONNECTING, reason_of(error), epoch=epoch, error=info)
         state = self._machine.state
         if state.status is S.RECONNECTING and state.epoch == epoch:
@@ -631,10 +644,10 @@ class Connection:
             reason: why the connection begins anew.
             revision: number of the settings.
         """
-        await self._stopping.settled()
-        await self._trial.settled()
-        while self._opening.running:
-            await self._opening.settled()
+        # Looked at again after each wait, in which another of them may have begun.
+        while self._stopping.running or self._trial.running or self._opening.running:
+            for work in (self._stopping, self._trial, self._opening):
+                await work.settled()
         self._refuse_if_closed()
         opened = self._opened and self.status.live
         close = await prepare(opened)
@@ -651,12 +664,18 @@ class Connection:
         if old.over:
             await self._end_lease(old)
         if live:
-            self._settle()
+            self._supervisor.run(self._prove(), "probe")
         else:
             # It was disconnected meanwhile, and nobody else knows of what is open now.
             await self._stopping.settled()
             if not self._opening.running and self.status in (S.DISCONNECTED, S.CLOSED):
                 await self._undo_open()
+
+    async def _prove(self) -> None:
+        """Find out what new settings are worth, after an attempt that may be about the old."""
+        await self._attempt.settled()
+        if self.status is S.CONNECTING:
+            await self._attempt.join()
 
     def announce_settings(self, keys: Iterable[str], revision: int) -> None:
         """Say that settings have changed, but not how."""

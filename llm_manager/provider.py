@@ -259,7 +259,7 @@ class BaseLLMProvider(Reconfigurable, Asking):
             raise _defect(f"{type(self).__name__} defines neither a codec nor _exchange")
         codec = self._codec_for(request)
         decoder = codec.decoder(request)
-        with self._masked():
+        with self._masked(request):
             async with aclosing(self._send(codec.encode(request), request)) as pieces:
                 turn_ends_s = monotonic() + _TURN_S
                 async for piece in pieces:
@@ -278,12 +278,12 @@ class BaseLLMProvider(Reconfigurable, Asking):
                 yield delta
 
     @contextmanager
-    def _masked(self) -> Iterator[None]:
-        """Keep the key out of errors: codecs do not know it, and servers repeat it in answers."""
+    def _masked(self, request: LLMRequest | None = None) -> Iterator[None]:
+        """Keep key and prompt out of errors: codecs do not know them, and servers repeat them."""
         try:
             yield
         except LLMError as error:
-            error.mask(self._all_secrets())
+            error.mask(self._all_secrets(), () if request is None else request.private_texts)
             raise
 
     async def _masked_probe(self) -> bool | None:
@@ -532,7 +532,7 @@ class BaseLLMProvider(Reconfigurable, Asking):
         request = self._request(model, options, "chat", messages=as_messages(messages))
         if type(self)._count_tokens is not BaseLLMProvider._count_tokens:
             async with self._connection.request():
-                with self._masked():
+                with self._masked(request):
                     counted = await self._count_tokens(request)
             if counted is not None:
                 return TokenCount(tokens=counted)

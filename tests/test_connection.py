@@ -343,7 +343,7 @@ async def test_the_first_answer_decides_the_status(error, status, reason) -> Non
     await provider.close()
 
 
-async def test_late_answers_of_a_server_that_can_be_reached_open_the_circuit_and_no_sooner() -> None:
+async def test_late_answers_of_a_server_that_can_be_reached_open_the_circuit() -> None:
     provider = echo()
     await provider.connect()
     for count in range(1, 6):

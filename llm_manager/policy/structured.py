@@ -34,6 +34,7 @@ from ..messages import (
     Usage,
     UsageDelta,
 )
+from ..redaction import without_quotes
 from ..schemas import Validator, json_in, validator_of
 from . import Exchange, Host
 
@@ -83,7 +84,7 @@ async def _checked(
     if answer.complete:
         _, problems = await _judged(answer.text, validator)
         if problems:
-            raise _mismatch(problems)
+            raise _mismatch(problems, answer.text)
 
 
 async def _emulated(
@@ -105,7 +106,7 @@ async def _emulated(
                 yield delta
         text, problems = await _fit(answer, validator)
         if problems:
-            raise _mismatch(problems, answer.response(request))
+            raise _mismatch(problems, answer.text, answer.response(request))
     for part in answer.parts:
         yield PartDelta(part)
     if text:
@@ -236,9 +237,13 @@ def _judge(text: str, validator: Validator | None) -> tuple[str, list[str]]:
     return found, [] if validator is None else validator.problems(value)
 
 
-def _mismatch(problems: list[str], partial: LLMResponse | None = None) -> InvalidResponseError:
+def _mismatch(
+    problems: list[str], text: str, partial: LLMResponse | None = None
+) -> InvalidResponseError:
+    # Errors are logged and shown; what the model said is in ``partial``.
+    found = without_quotes("; ".join(problems), (text,))
     return InvalidResponseError(
-        f"the answer does not follow the JSON Schema: {'; '.join(problems)}",
+        f"the answer does not follow the JSON Schema: {found}",
         code="schema_mismatch",
         partial=partial,
     )

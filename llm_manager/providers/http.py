@@ -6,7 +6,7 @@ import os
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Self
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from ..config import ApiKey, KeySource, check_base_url, is_loopback, warn_if_key_is_readable
 from ..errors import ConfigurationError
@@ -136,7 +136,8 @@ class HttpProvider(BaseLLMProvider):
         # What somebody puts into a header may be a secret, whatever the header is called.
         headers = self._given[1].get("headers") or {}
         long = [v for v in headers.values() if isinstance(v, str) and len(v) >= _SECRET_LENGTH]
-        return (*self._key.known, *long)
+        password = urlsplit(self._connect_with["proxy"] or "").password
+        return (*self._key.known, *long, *([unquote(password)] if password else []))
 
     def _unpicklable(self) -> Sequence[str]:
         keys = [value for name, value in self._headers.items() if _holds_key({name: value})]

@@ -295,18 +295,16 @@ class HttpTransport:
         return {**_ACCEPT_ANYTHING, **content, **extra, **self._given_headers()}
 
     def _given_headers(self) -> dict[str, str]:
-        fields: dict[str, str] = {}
         given = self._headers() if callable(self._headers) else self._headers
-        for name, value in given.items():
-            # Printable ASCII: neither a line break nor anything that the library cannot encode.
-            if not (isinstance(value, str) and value.isascii() and value.isprintable()):
-                raise ConfigurationError(
-                    f"the value of the header {name!r} holds a line break or a character "
-                    "outside ASCII",
-                    hint="check what is passed as headers= and api_key=",
-                )
-            fields[name.lower()] = value
-        return fields
+        wrong = [name for name, value in given.items() if not _can_be_sent(value)]
+        if wrong:
+            del given  # error reporters show the variables of every frame
+            raise ConfigurationError(
+                f"the value of the header {wrong[0]!r} holds a line break or a character "
+                "outside ASCII",
+                hint="check what is passed as headers= and api_key=",
+            )
+        return {name.lower(): value for name, value in given.items()}
 
     def _known_secrets(self, request: httpx2.Request | None) -> list[str]:
         sent = {} if request is None else request.headers
@@ -357,6 +355,11 @@ class HttpTransport:
         )
         self._route = route
         return lambda: route.client(self._max_connections)
+
+
+def _can_be_sent(value: object) -> bool:
+    """Whether it is printable ASCII: no line break, and nothing that the library cannot encode."""
+    return isinstance(value, str) and value.isascii() and value.isprintable()
 
 
 def _pieces(response: httpx2.Response) -> AsyncGenerator[bytes, None]:
