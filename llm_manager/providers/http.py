@@ -156,7 +156,7 @@ class HttpProvider(BaseLLMProvider):
             self._machine.measure(rate_limits=limits)
 
     def _check_update(self, new: Self, changes: Mapping[str, Any]) -> None:
-        if _same_host(self.base_url, new.base_url):
+        if _place(self.base_url) == _place(new.base_url):
             return
         if self._key.is_given and "api_key" not in changes:
             what = "api_key"
@@ -165,8 +165,8 @@ class HttpProvider(BaseLLMProvider):
         else:
             return
         raise ConfigurationError(
-            f"{what} belongs to {urlsplit(self.base_url).hostname}, and is not sent to "
-            f"{urlsplit(new.base_url).hostname}",
+            f"{what} belongs to {urlsplit(self.base_url).netloc}, and is not sent to "
+            f"{urlsplit(new.base_url).netloc}",
             provider_id=self.id,
             hint=f"give base_url= and {what}= together",
         )
@@ -188,6 +188,12 @@ def _address(given: str | None, variables: Sequence[str], default: str | None) -
 
 def _holds_key(headers: Mapping[str, str]) -> bool:
     return not KEY_HEADERS.isdisjoint(name.lower() for name in headers)
+
+
+def _place(url: str) -> tuple[str | None, int]:
+    """Host and port: another port of a host may be anybody's."""
+    parts = urlsplit(url)
+    return parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
 
 
 def _same_host(url: str, other: str | None) -> bool:

@@ -185,3 +185,13 @@ async def test_five_threads_that_meet_the_same_error_lose_the_connection_once() 
         assert provider.status.epoch == epoch
         assert len(record.named("reconnectScheduled")) == 1
         await provider.close()
+
+
+async def test_a_key_does_not_follow_to_another_port_of_the_same_host() -> None:
+    provider = OpenAICompatibleProvider(base_url="http://127.0.0.1:9/v1", api_key="one-key-12345")
+    with pytest.raises(ConfigurationError, match=r"belongs to 127\.0\.0\.1:9"):
+        await provider.update_config(base_url="http://127.0.0.1:10/v1")
+    assert provider.base_url == "http://127.0.0.1:9/v1"
+    await provider.update_config(base_url="http://127.0.0.1:10/v1", api_key="other-key-12345")
+    assert provider.base_url == "http://127.0.0.1:10/v1"
+    await provider.close()

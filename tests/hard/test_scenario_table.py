@@ -23,8 +23,8 @@ def rows() -> list[tuple[int, str, list[str]]]:
 
 def test_every_scenario_has_one_row_and_something_that_shows_it() -> None:
     numbers = [number for number, _, _ in rows()]
-    assert numbers == sorted(set(numbers))
-    assert {*range(1, 34), 84, 85} <= set(numbers) <= set(range(1, 86))
+    # Those in between belong to an editor bridge, which there is not yet.
+    assert numbers == [*range(1, 75), 84, 85]
     assert all(text and shown_by for _, text, shown_by in rows())
 
 
