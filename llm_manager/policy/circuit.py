@@ -107,7 +107,7 @@ class CircuitBreaker:
             except (GeneratorExit, asyncio.CancelledError):
                 outcome = _when_stopped(passage, begun)
                 raise
-            except Exception as error:
+            except Exception as error:  # whatever it is, it is looked at and raised again
                 failure = as_llm_error(error)
                 stopped = isinstance(error, RequestCancelledError)
                 outcome = _when_stopped(passage, begun) if stopped else _judged(failure, begun)
