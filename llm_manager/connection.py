@@ -389,14 +389,13 @@ class Connection:
             self._begin(Reason.STARTUP if self.status is S.DISCONNECTED else Reason.USER)
         if self._opened:
             return
-        while True:
-            epoch = self._machine.state.epoch
-            if await self._open_once(epoch):
-                break
+        while not await self._open_once():
+            pass
         self._opened = True
 
-    async def _open_once(self, epoch: int) -> bool:
+    async def _open_once(self) -> bool:
         """Whether it is open; if not, the settings are others than those that could not be."""
+        epoch = self._machine.state.epoch
         try:
             await self._open_provider()
         except asyncio.CancelledError:

@@ -205,7 +205,7 @@ class Subscription:
                 return
             try:
                 result = self._call(*mail)
-            except BaseException as error:
+            except BaseException as error:  # a listener may raise anything
                 if self._inline:
                     self._scheduled = False
                     raise
@@ -272,7 +272,7 @@ class Subscription:
             await result
         except (KeyboardInterrupt, SystemExit):
             raise
-        except BaseException as error:
+        except BaseException as error:  # a listener may raise anything, a cancellation as well
             task = asyncio.current_task()
             if isinstance(error, asyncio.CancelledError) and task and task.cancelling():
                 raise

@@ -85,7 +85,7 @@ class ConcurrencyLimit:
 def _held(exchange: Exchange, request: LLMRequest, place: Place) -> AsyncGenerator[Delta, None]:
     try:
         return cast(AsyncGenerator[Delta, None], _Held(exchange(request), place))
-    except BaseException:
+    except BaseException:  # whatever it is, the place must not be lost
         place.leave()
         raise
 

@@ -97,11 +97,12 @@ class HttpProvider(BaseLLMProvider):
     async def _open(self) -> None:
         if self._key.resolve() is not None:
             warn_if_key_is_readable(self.base_url, self.id)
+        # Bound to these settings: a new key must not go where the old one belongs.
+        sealed = self._sealed()
         self._transport = HttpTransport(
             self.base_url,
-            # Bound to these settings: a new key must not go where the old one belongs.
-            headers=self._sealed()._request_headers,
-            secrets=self._sealed()._all_secrets,
+            headers=sealed._request_headers,
+            secrets=sealed._all_secrets,
             connect_timeout_s=self._connect_timeout_s(),
             on_answer=self._note_rate_limits,
             **self._connect_with,

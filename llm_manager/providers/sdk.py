@@ -64,13 +64,14 @@ class SdkProvider(HttpProvider):
     async def _open(self) -> None:
         if await self._key.ask() is not None:
             warn_if_key_is_readable(self.base_url, self.id)
+        # Bound to these settings: a new key must not go where the old one belongs.
+        sealed = self._sealed()
         self._transport = SdkTransport(
             self.library,
             self.base_url,
-            # Bound to these settings: a new key must not go where the old one belongs.
-            new_client=self._sealed()._new_client,
+            new_client=sealed._new_client,
             headers=self._headers,
-            secrets=self._sealed()._all_secrets,
+            secrets=sealed._all_secrets,
             connect_timeout_s=self._connect_timeout_s(),
             on_answer=self._note_rate_limits,
             **self._connect_with,

@@ -142,7 +142,7 @@ async def _one_answer(url: str, network: Network, max_bytes: int) -> Download | 
                 _check_head(url, response, max_bytes)
                 data = await _body(url, response, max_bytes)
                 return Download(url, data, response.headers.get("content-type"))
-        except Exception as error:
+        except Exception as error:  # of whichever library lies below; others are raised again
             if not faults.is_fault(error):
                 raise
             failure = _failure(error, url, answered)

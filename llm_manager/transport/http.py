@@ -157,7 +157,7 @@ class HttpTransport:
                         failure = self._too_long(limit_bytes)
                         break
                     yield piece
-        except Exception as error:  # a caller\'s client may raise those of another library
+        except Exception as error:  # a caller's client may raise those of another library
             if not faults.is_fault(error):
                 raise
             failure = self._interrupted(error, response)
@@ -204,7 +204,7 @@ class HttpTransport:
         received, failure = bytearray(), None
         try:
             await _collect(response, received, ANSWER_LIMIT_BYTES)
-        except Exception as error:  # a caller\'s client may raise those of another library
+        except Exception as error:  # a caller's client may raise those of another library
             if not faults.is_fault(error):
                 raise
             failure = self._interrupted(error, response)
@@ -260,7 +260,7 @@ class HttpTransport:
         failure = None
         try:
             return await held.client.send(request, stream=True, follow_redirects=False)
-        except Exception as error:  # a caller\'s client may raise those of another library
+        except Exception as error:  # a caller's client may raise those of another library
             if not faults.is_fault(error):
                 raise
             if once or not faults.is_stale(error):
@@ -284,7 +284,7 @@ class HttpTransport:
         timeout = (connect_timeout_s, None, WRITE_TIMEOUT_S, POOL_TIMEOUT_S)
         try:
             return client.build_request(method, self.base_url + path, content=body, timeout=timeout)
-        except Exception as error:  # a caller\'s client may raise those of another library
+        except Exception as error:  # a caller's client may raise those of another library
             if not faults.is_fault(error):
                 raise
             failure = self._no_answer(error, connect_timeout_s, None)
@@ -374,7 +374,7 @@ async def _beginning(response: httpx2.Response) -> bytes:
     try:
         async with asyncio.timeout(ERROR_BODY_TIMEOUT_S):
             await _collect(response, received, ERROR_BODY_LIMIT_BYTES)
-    except Exception as error:  # a caller\'s client may raise those of another library
+    except Exception as error:  # a caller's client may raise those of another library
         if not faults.is_fault(error):
             raise
     return bytes(received[:ERROR_BODY_LIMIT_BYTES])
@@ -395,7 +395,7 @@ async def _collect(response: httpx2.Response, received: bytearray, limit_bytes: 
 async def _close(response: httpx2.Response) -> None:
     try:
         await response.aclose()
-    except Exception as error:
+    except Exception as error:  # a caller's client may raise those of another library
         # There is nothing left to read; how the connection ended no longer matters.
         if not faults.is_fault(error):
             raise

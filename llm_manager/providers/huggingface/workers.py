@@ -239,7 +239,7 @@ async def _loaded(worker: Worker, command: Load) -> Loaded:
         return await worker.load(command)
     except ProviderConnectionError as error:
         died = error
-    except BaseException:
+    except BaseException:  # also when cancelled
         # A load cannot be stopped, and a worker that failed may still hold memory.
         await asyncio.shield(asyncio.to_thread(worker.end))
         raise

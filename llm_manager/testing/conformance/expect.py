@@ -47,7 +47,7 @@ def raises(kind: type[LLMError] | tuple[type[LLMError], ...], when: str) -> Iter
         caught.error = error
     except ConformanceError:
         raise
-    except Exception as error:
+    except Exception as error:  # which should not get out is what is being told
         raise ConformanceError(
             f"when {when}, it should raise {names}, but {error!r} gets out"
         ) from error
