@@ -23,7 +23,7 @@ __version__ = "0.1.0"
 
 _WHERE = {
     "manager": ("LLMProviderManager", "ManagerSnapshot", "ProviderSnapshot"),
-    "provider": ("BaseLLMProvider",),
+    "provider": ("BaseLLMProvider", "default_policies"),
     "stream": ("LLMStream",),
     "registry": ("register_provider", "create_provider", "unregister_kind", "kinds"),
     "discovery": ("discover", "Discovered"),
@@ -114,6 +114,7 @@ _WHERE = {
         "ToolRoundsExceededError",
         "CircuitOpenError",
         "QueueFullError",
+        "BudgetExceededError",
     ),
     "media.factory": ("MediaFactory", "MediaLimits"),
     "media.inputs": ("ImageInput", "DocumentInput", "TextInput", "TabularInput"),
@@ -152,6 +153,7 @@ if TYPE_CHECKING:
     from .emitter import EventEmitter as EventEmitter
     from .emitter import Subscription as Subscription
     from .errors import AuthenticationError as AuthenticationError
+    from .errors import BudgetExceededError as BudgetExceededError
     from .errors import CircuitOpenError as CircuitOpenError
     from .errors import ConfigurationError as ConfigurationError
     from .errors import ContentFilteredError as ContentFilteredError
@@ -250,6 +252,7 @@ if TYPE_CHECKING:
     from .portability.report import PortabilityReport as PortabilityReport
     from .portability.report import portability_report as portability_report
     from .provider import BaseLLMProvider as BaseLLMProvider
+    from .provider import default_policies as default_policies
     from .providers.anthropic import AnthropicProvider as AnthropicProvider
     from .providers.compatible import GroqProvider as GroqProvider
     from .providers.compatible import OpenAICompatibleProvider as OpenAICompatibleProvider

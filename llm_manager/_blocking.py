@@ -21,19 +21,22 @@ T = TypeVar("T")
 _worker = LoopThread("llm_manager-sync")
 
 
-def run_sync(work: Awaitable[T], timeout_s: float | None = None) -> T:
+def run_sync(
+    work: Awaitable[T], timeout_s: float | None = None, *, even_on_loop: bool = False
+) -> T:
     """Run ``work`` to its end and return its result; for threads without an event loop.
 
     Args:
         work: a coroutine, or an `LLMStream`.
         timeout_s: cancel it after so many seconds; None waits for its own time limits.
+        even_on_loop: also where an event loop runs, which stands still meanwhile: for a notebook.
 
     Raises:
         RuntimeError: called where waiting would freeze an event loop or wait for itself.
         RequestTimeoutError: ``timeout_s`` is over.
         RequestCancelledError: the interpreter ends.
     """
-    problem = _why_not_here()
+    problem = _why_not_here(even_on_loop)
     if problem is not None:
         if inspect.iscoroutine(work):
             work.close()
@@ -57,11 +60,11 @@ def run_sync(work: Awaitable[T], timeout_s: float | None = None) -> T:
         raise
 
 
-def _why_not_here() -> str | None:
+def _why_not_here(even_on_loop: bool) -> str | None:
     if _worker.is_current:
         return "run_sync() was called by work that run_sync() runs; it would wait for itself"
     if on_dispatcher_thread():
         return "run_sync() was called by a listener; it would hold up all events: use a thread"
-    if asyncio._get_running_loop() is not None:
+    if not even_on_loop and asyncio._get_running_loop() is not None:
         return "run_sync() was called where an event loop runs; it would freeze it: use await"
     return None

@@ -25,6 +25,7 @@
     ├── ProviderNotFoundError            no provider is registered under that id
     ├── DependencyMissingError           an optional package is not installed
     ├── QueueFullError                   too many requests wait already; nothing was sent
+    ├── BudgetExceededError              it would cost more than is left; nothing was sent
     ├── RequestCancelledError            ended by `LLMStream.cancel` or a shutdown
     └── ToolRoundsExceededError          a model asked for tools again and again
 
@@ -307,6 +308,15 @@ class QueueFullError(LLMError):
     code = "queue_full"
     retryable = True
     default_hint = "ask again later, or raise max_waiting of ConcurrencyLimit"
+
+
+class BudgetExceededError(LLMError):
+    """The request might cost more than its budget still has; nothing was sent.
+
+    ``retry_at`` says when the budget begins anew, if it does.
+    """
+
+    code = "budget_exceeded"
 
 
 class RequestCancelledError(LLMError):

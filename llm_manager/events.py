@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 
 import msgspec
 
-from .messages import Data, LLMModelInfo, Usage
+from .messages import Data, FinishReason, LLMModelInfo, Usage
 from .status import ErrorInfo, LLMProviderStatus, Reason
 
 
@@ -148,12 +148,26 @@ class HealthCheck(Event, frozen=True, kw_only=True):
 
 
 class RequestStarted(Event, frozen=True, kw_only=True):
-    """A request begins its way; exactly one `RequestFinished` follows."""
+    """A request begins its way; exactly one `RequestFinished` follows.
+
+    Attributes:
+        request_id: our id of it.
+        model: the model that was asked for.
+        operation: ``chat``, ``completion``, ``fim`` or ``embed``.
+        kind: kind of the provider, e.g. ``"openai"``, whatever its id is.
+        parent_id: the request that this one is a part of, if another provider passed it on.
+        composite: whether the provider passes it on to others, whose requests are announced, too.
+        conversation_id: as in the options.
+    """
 
     name = "requestStarted"
     request_id: str
     model: str
     operation: str
+    kind: str = ""
+    parent_id: str | None = None
+    composite: bool = False
+    conversation_id: str | None = None
 
 
 class RequestQueued(Event, frozen=True, kw_only=True):
@@ -195,7 +209,8 @@ class RequestFinished(Event, frozen=True, kw_only=True):
     """A request has ended, however it did; its connection is released.
 
     Attributes:
-        request_id: as in `RequestStarted`.
+        request_id, model, operation, kind, parent_id, composite, conversation_id: as in
+            `RequestStarted`.  The tokens of a composite are those of the parts it consists of.
         outcome: ``ok``, ``error``, ``cancelled`` (by `cancel`, task or shutdown) or ``abandoned``
             (the reader left early).
         attempts: how often it was sent.
@@ -203,18 +218,32 @@ class RequestFinished(Event, frozen=True, kw_only=True):
         first_token_s: until the first piece of the answer, in seconds; None if none came.
         usage: token counts, if the provider sent them.
         error: why it failed, or None.
+        response_model: the model that answered, as the provider names it.
+        response_id: the provider's id of the answer, or None.
+        finish_reason: why the answer ended; None if it did not.
+        answered_by: id of the provider that answered, which may be another one.
+        cached: whether an earlier answer was given again, which cost nothing.
     """
 
     name = "requestFinished"
     request_id: str
     model: str
     operation: str
+    kind: str = ""
+    parent_id: str | None = None
+    composite: bool = False
+    conversation_id: str | None = None
     outcome: Literal["ok", "error", "cancelled", "abandoned"]
     attempts: int = 0
     duration_s: float = 0.0
     first_token_s: float | None = None
     usage: Usage | None = None
     error: ErrorInfo | None = None
+    response_model: str = ""
+    response_id: str | None = None
+    finish_reason: FinishReason | None = None
+    answered_by: str = ""
+    cached: bool = False
 
 
 class RetryScheduled(Event, frozen=True, kw_only=True):

@@ -41,7 +41,7 @@ from .messages import (
     TokenCount,
     as_options,
 )
-from .policy import Stage
+from .policy import Stage, check_stage
 from .provider import BaseLLMProvider
 from .registry import create_provider
 from .status import LLMProviderStatus
@@ -103,6 +103,7 @@ class LLMProviderManager(EventEmitter, Asking):
         self.source_id = "manager"
         self._default_options = as_options(default_options)
         self._policies = None if policies is None else tuple(policies)
+        self._added: tuple[Stage, ...] = ()
         self._providers: dict[str, BaseLLMProvider] = {}
         self._active: str | None = None
         self._gseq = 0
@@ -199,6 +200,8 @@ class LLMProviderManager(EventEmitter, Asking):
                 raise InvalidParameterError(f"{made!r} is closed and cannot be used again")
             self._providers[made.id] = made
             made._relay = self._relayed
+            for stage in reversed(self._added):
+                made.add_policy(stage)
             self.publish(ProviderAdded(provider_id=made.id, status=made.status))
             if self._active is None:
                 self._activate(made.id, "first")
@@ -222,11 +225,34 @@ class LLMProviderManager(EventEmitter, Asking):
         with provider.atomic(), self.atomic():
             if self._providers.pop(id, None) is provider:
                 provider._relay = None
+                for stage in self._added:
+                    provider.remove_policy(stage)
                 self._last_relayed.pop(id, None)
                 if self._active == id:
                     self._activate(None, "removed")
                 self.publish(ProviderRemoved(provider_id=id))
         return provider
+
+    def add_policy(self, stage: Stage) -> None:
+        """Put a policy around the requests of all providers, those that come later included.
+
+        One that keeps its state in the object, as a budget does, has one state for all of them.
+
+        Raises:
+            InvalidParameterError: it is no policy.
+        """
+        check_stage(stage)
+        with self.atomic():
+            providers, self._added = self.providers, (stage, *self._added)
+        for provider in providers.values():
+            provider.add_policy(stage)
+
+    def remove_policy(self, stage: Stage) -> None:
+        """Take a policy that was added away from all providers."""
+        with self.atomic():
+            providers, self._added = self.providers, tuple(s for s in self._added if s is not stage)
+        for provider in providers.values():
+            provider.remove_policy(stage)
 
     @property
     def active_provider(self) -> BaseLLMProvider | None:

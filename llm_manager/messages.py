@@ -32,6 +32,7 @@ Capability: TypeAlias = Literal[
 Operation: TypeAlias = Literal["chat", "completion", "fim", "embed"]
 PromptCache: TypeAlias = Literal["5m", "1h"]
 Priority: TypeAlias = Literal["interactive", "normal", "background"]
+ResponseCache: TypeAlias = Literal["use", "refresh", "off"]
 
 T = TypeVar("T", bound="Data")
 P = TypeVar("P")
@@ -490,6 +491,10 @@ class LLMRequestOptions(Data, frozen=True, kw_only=True):
         supersede_key: a new request ends the provider's running one with the same key, which
             raises `RequestCancelledError`; for an editor, where each keystroke asks anew.
         force: send it even while the circuit is open or the provider asked us to wait.
+        conversation_id: which conversation it belongs to, for budgets, traces and logs; the
+            service is not told.
+        response_cache: for providers with a cache of answers: ``use`` it even though the answer
+            may differ each time, ``refresh`` it with a new answer, or turn it ``off``.
         include_raw: keep the provider's own answer in `LLMResponse.raw`.
         extra: merged into the request body as it is, for what this library does not know.
 
@@ -515,6 +520,8 @@ class LLMRequestOptions(Data, frozen=True, kw_only=True):
     priority: Priority | None = None
     supersede_key: str | None = None
     force: bool = False
+    conversation_id: str | None = None
+    response_cache: ResponseCache | None = None
     include_raw: bool = False
     extra: dict[str, Any] = {}
 
@@ -547,6 +554,7 @@ class LLMRequestOptions(Data, frozen=True, kw_only=True):
         _check_choice("reasoning_effort", self.reasoning_effort, get_args(ReasoningEffort))
         _check_choice("prompt_cache", self.prompt_cache, get_args(PromptCache))
         _check_choice("priority", self.priority, get_args(Priority))
+        _check_choice("response_cache", self.response_cache, get_args(ResponseCache))
         wanted = self.response_format
         if isinstance(wanted, str) and wanted not in ("text", "json_object"):
             raise InvalidParameterError(
@@ -642,6 +650,7 @@ class LLMRequest(Data, frozen=True, kw_only=True):
         operation: ``chat`` or ``completion``, which are both sent as a conversation, ``fim`` (fill
             in the middle) or ``embed``.
         stream: whether the provider is asked to answer piece by piece.
+        parent_id: the request of another provider that this one is a part of, or None.
     """
 
     id: str
@@ -653,6 +662,7 @@ class LLMRequest(Data, frozen=True, kw_only=True):
     options: LLMRequestOptions = NO_OPTIONS
     operation: Operation = "chat"
     stream: bool = True
+    parent_id: str | None = None
 
     @property
     def private_texts(self) -> Iterator[str]:
@@ -727,7 +737,9 @@ class LLMResponse(Data, frozen=True, kw_only=True):
         provider_finish_reason: the provider's own word for it, or None.
         usage: token counts, or None if the provider sent none.
         model: the model that answered, as the provider names it.
-        provider_id: which provider answered.
+        provider_id: which provider was asked.
+        answered_by: which provider answered: the same, or one that it passed the request on to.
+        cached: whether it is an earlier answer that was kept; its ``usage`` is the one of then.
         request_id: our id of the request, as in the events.
         response_id: the provider's id of the answer, or None.
         timings: how long it took.
@@ -744,6 +756,8 @@ class LLMResponse(Data, frozen=True, kw_only=True):
     usage: Usage | None = None
     model: str = ""
     provider_id: str = ""
+    answered_by: str = ""
+    cached: bool = False
     request_id: str = ""
     response_id: str | None = None
     timings: Timings = Timings()
@@ -791,11 +805,17 @@ class TokenCount(Data, frozen=True, kw_only=True):
 
     Attributes:
         tokens: how many.
-        estimated: whether this is our estimate; otherwise the provider counted.
+        estimated: whether this is our estimate; otherwise somebody counted.
+        error_fraction: of an estimate: by which part of ``tokens`` it is wrong at most, as far as
+            we have seen; e.g. 0.25.  None for a count, and where nothing is known.
+        method: who counted: ``provider``, ``tokenizer`` (a local model's own), ``tiktoken``, or
+            ``estimate``.
     """
 
     tokens: int
     estimated: bool = False
+    error_fraction: float | None = None
+    method: Literal["provider", "tokenizer", "tiktoken", "estimate"] = "provider"
 
 
 # What decoders produce and policies pass on.  One small object per piece of an answer, built for
@@ -848,10 +868,18 @@ class MetaDelta(msgspec.Struct, frozen=True, gc=False):
 
     It comes right before the first other piece, because what it comes with counts as the first
     piece of the answer.
+
+    Attributes:
+        model: the model that answers, as the provider names it.
+        response_id: the provider's id of the answer.
+        provider_id: the provider that answers, where the request was passed on to another one.
+        cached: whether this is an earlier answer that was kept.
     """
 
     model: str | None = None
     response_id: str | None = None
+    provider_id: str | None = None
+    cached: bool = False
 
 
 class PartDelta(msgspec.Struct, frozen=True):

@@ -135,6 +135,8 @@ class BaseLLMProvider(Reconfigurable, Asking):
     """Waits between attempts to reconnect, for this kind of provider."""
     probe_interval_s: float | None = None
     """How often this kind of provider is looked after while idle, in seconds; None: never."""
+    is_composite: bool = False
+    """Whether it passes requests on to other providers, which announce them as well."""
     is_local: bool = False
     """Whether it runs on this machine, so that a sleep of the computer breaks no connection."""
     models_max_age_s: ClassVar[float] = 300.0
@@ -188,7 +190,9 @@ class BaseLLMProvider(Reconfigurable, Asking):
             self._list_all_models, self, self._machine, max_age_s=self.models_max_age_s
         )
         self._policies = default_policies() if policies is None else tuple(policies)
-        self._send_with_policies = self._with_policies()
+        self._host = _Host(self)
+        self._with_given_policies = self._with_policies()
+        self._send_with_policies = self._with_added(self._with_given_policies)
         self._running: dict[str, tuple[Assembly, Ticket]] = {}
         self.config_revision = 1
 
@@ -536,7 +540,7 @@ class BaseLLMProvider(Reconfigurable, Asking):
                     counted = await self._count_tokens(request)
             if counted is not None:
                 return TokenCount(tokens=counted)
-        return TokenCount(tokens=estimate_prompt_tokens(request), estimated=True)
+        return TokenCount(tokens=estimate_prompt_tokens(request), estimated=True, method="estimate")
 
     def get_capabilities(self, model: str | None = None) -> LLMCapabilities:
         """What the provider, or one of its models, can do, and who says so; asks nobody.
@@ -629,14 +633,7 @@ class BaseLLMProvider(Reconfigurable, Asking):
         assembly.begin()
         if request.options.supersede_key is not None:
             connection.supersede(request)
-        self.publish(
-            RequestStarted(
-                provider_id=self.id,
-                request_id=request.id,
-                model=request.model,
-                operation=request.operation,
-            )
-        )
+        self.publish(RequestStarted(provider_id=self.id, **(about := self._about(request))))
         outcome: Literal["ok", "error", "cancelled", "abandoned"] = "cancelled"
         failure: LLMError | None = None
         ticket: Ticket | None = None
@@ -677,23 +674,34 @@ class BaseLLMProvider(Reconfigurable, Asking):
             self.publish(
                 RequestFinished(
                     provider_id=self.id,
-                    request_id=request.id,
-                    model=request.model,
-                    operation=request.operation,
                     outcome=outcome,
-                    attempts=assembly.attempts,
-                    duration_s=assembly.duration_s,
-                    first_token_s=assembly.first_token_s,
-                    usage=assembly.usage,
                     error=None if failure is None else ErrorInfo.of(failure),
+                    **about,
+                    **assembly.facts,
                 )
             )
             if ticket is not None:
                 await connection.drop_if_unproven()
 
+    def _about(self, request: LLMRequest) -> dict[str, Any]:
+        """What both ends of a request tell about it."""
+        return {
+            "request_id": request.id,
+            "model": request.model,
+            "operation": request.operation,
+            "kind": self.kind,
+            "parent_id": request.parent_id,
+            "composite": self.is_composite,
+            "conversation_id": request.options.conversation_id,
+        }
+
     def _with_policies(self) -> Exchange:
+        """The exchange with the policies of the constructor."""
+        return chain(self._policies, self._counted_exchange, self._host)
+
+    def _with_added(self, exchange: Exchange) -> Exchange:
         structured = StructuredOutput(self._takes("json_schema"), self._takes("json_object"))
-        return chain((structured, *self._policies), self._counted_exchange, _Host(self))
+        return chain((structured, *self._added), exchange, self._host)
 
     def _counted_exchange(self, request: LLMRequest) -> AsyncGenerator[Delta, None]:
         running = self._running.get(request.id)
@@ -764,6 +772,7 @@ class _Host:
         self._provider = provider
         self._connection = provider._connection
         self._machine = provider._machine
+        self.kind = provider.kind
         self.open_circuit = self._connection.open_circuit
         self.half_open_circuit = self._connection.half_open_circuit
         self.close_circuit = self._connection.close_circuit

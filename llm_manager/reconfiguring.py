@@ -16,7 +16,7 @@ from .config import GivenSettings, Secret
 from .emitter import EventEmitter
 from .errors import ConfigurationError, InvalidParameterError
 from .lease import Close
-from .policy import Exchange, Stage
+from .policy import Exchange, Stage, check_stage
 from .status import Reason
 from .supervisor import Backoff
 
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 # What makes this provider this one, whatever its settings are.
 _IDENTITY = frozenset(vars(EventEmitter())) | {
     "id", "source_id", "publish", "config_revision", "_machine", "_connection", "_catalog",
-    "_running", "_active_model", "_policies", "_send_with_policies",
+    "_running", "_active_model", "_policies", "_send_with_policies", "_with_given_policies",
+    "_added", "_host",
 }  # fmt: skip
 _FORMER_SECRETS = 8
 # Settings that concern requests only: a connection need not begin anew for them.
@@ -49,6 +50,8 @@ class Reconfigurable(EventEmitter):
     _backoff: Backoff
     _connection: Connection
     _policies: tuple[Stage, ...]
+    _added: tuple[Stage, ...] = ()
+    _with_given_policies: Exchange
     _send_with_policies: Exchange
 
     def __new__(cls, *args: Any, **settings: Any) -> Self:
@@ -97,6 +100,28 @@ class Reconfigurable(EventEmitter):
             replaced = await self._replace_settings(settings, revision)
         return replaced
 
+    def add_policy(self, stage: Stage) -> None:
+        """Put a policy around those that there are; requests that run are not affected.
+
+        The policies of the constructor keep their state.  Nothing happens if it was added before.
+
+        Raises:
+            InvalidParameterError: it is no policy.
+        """
+        check_stage(stage)
+        with self.atomic():
+            if not any(added is stage for added in self._added):
+                self._add_policies((stage, *self._added))
+
+    def remove_policy(self, stage: Stage) -> None:
+        """Take away a policy that was added; nothing happens if it was not."""
+        with self.atomic():
+            self._add_policies(tuple(added for added in self._added if added is not stage))
+
+    def _add_policies(self, added: tuple[Stage, ...]) -> None:
+        self._added = added
+        self._send_with_policies = self._with_added(self._with_given_policies)
+
     def __reduce__(self) -> tuple[Any, ...]:
         """A provider is pickled as its settings; the copy is not connected to anything.
 
@@ -129,6 +154,10 @@ class Reconfigurable(EventEmitter):
     @abstractmethod
     def _with_policies(self) -> Exchange:
         """See `BaseLLMProvider`."""
+
+    @abstractmethod
+    def _with_added(self, exchange: Exchange) -> Exchange:
+        """``exchange`` with the policies that were added, and with what always is outermost."""
 
     @abstractmethod
     def set_active_model(self, model: str | None) -> None:
@@ -216,7 +245,8 @@ class Reconfigurable(EventEmitter):
                 delattr(self, name)  # the new settings leave it as the class has it
         if "policies" in changes:
             self._policies = twin._policies
-            self._send_with_policies = self._with_policies()
+            self._with_given_policies = self._with_policies()
+            self._send_with_policies = self._with_added(self._with_given_policies)
         if "default_model" in changes:
             self.set_active_model(twin._active_model)
         self._connection.retune(

@@ -69,6 +69,8 @@ class Assembly:
         self._provider_finish: str | None = None
         self._model = request.model
         self._response_id: str | None = None
+        self._answered_by = provider_id
+        self._cached = False
         self._raw: list[Any] | None = [] if request.options.include_raw else None
 
     def begin(self) -> None:
@@ -107,6 +109,8 @@ class Assembly:
         elif type(delta) is MetaDelta:
             self._model = delta.model or self._model
             self._response_id = delta.response_id or self._response_id
+            self._answered_by = delta.provider_id or self._answered_by
+            self._cached = self._cached or delta.cached
         elif type(delta) is VectorsDelta:
             self._vectors.extend(delta.vectors)
         elif type(delta) is RawDelta:
@@ -159,6 +163,21 @@ class Assembly:
         )
 
     @property
+    def facts(self) -> dict[str, Any]:
+        """What the end of the request tells about the answer; see `RequestFinished`."""
+        return {
+            "duration_s": self.duration_s,
+            "first_token_s": self.first_token_s,
+            "attempts": self.attempts,
+            "usage": self.usage,
+            "response_model": self._model,
+            "response_id": self._response_id,
+            "finish_reason": self._finish,
+            "answered_by": self._answered_by,
+            "cached": self._cached,
+        }
+
+    @property
     def first_token_s(self) -> float | None:
         return None if self._first_s is None else self._first_s - self._began_s
 
@@ -181,6 +200,8 @@ class Assembly:
             usage=self.usage,
             model=self._model,
             provider_id=self.provider_id,
+            answered_by=self._answered_by,
+            cached=self._cached,
             request_id=self.request.id,
             response_id=self._response_id,
             timings=Timings(

@@ -49,6 +49,7 @@ class FakeHost:
         self.status = LLMProviderStatus(
             provider_id="fake", **{"status": ProviderStatus.CONNECTED, **status}
         )
+        self.kind = "fake"
         self.events: list[Any] = []
         self._lock = threading.Lock()
 

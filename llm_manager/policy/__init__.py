@@ -4,6 +4,8 @@ A stage is given an exchange and returns one of the same type, so that stages ne
 know nothing of each other and are tested one at a time.  The order, outermost first::
 
     circuit -> limits -> cooldown -> deadline -> retry -> the provider's own exchange
+
+What is added to these later (`BaseLLMProvider.add_policy`) is put around them.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable
 from datetime import datetime
 from typing import Protocol, TypeAlias, runtime_checkable
 
-from ..errors import LLMError
+from ..errors import InvalidParameterError, LLMError
 from ..events import Event
 from ..messages import Delta, LLMRequest
 from ..status import LLMProviderStatus
@@ -27,6 +29,10 @@ class Host(Protocol):
     The snapshot is the one place that says how things are: what a stage finds out it reports here,
     and what others found out it sees in ``status``.
     """
+
+    @property
+    def kind(self) -> str:
+        """Kind of the provider, e.g. ``"openai"``; its id is in ``status``."""
 
     @property
     def status(self) -> LLMProviderStatus:
@@ -55,6 +61,16 @@ class Stage(Protocol):
 
     def wrap(self, exchange: Exchange, host: Host) -> Exchange:
         """An exchange that applies this policy around ``exchange``."""
+
+
+def check_stage(stage: object) -> None:
+    """Refuse what is no policy.
+
+    Raises:
+        InvalidParameterError: it has no method ``wrap``, or is a class.
+    """
+    if not isinstance(stage, Stage) or isinstance(stage, type):
+        raise InvalidParameterError(f"{stage!r:.60} is no policy: give an object with wrap()")
 
 
 def chain(stages: Iterable[Stage], exchange: Exchange, host: Host) -> Exchange:
