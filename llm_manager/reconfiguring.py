@@ -240,7 +240,7 @@ class Reconfigurable(EventEmitter):
         if changes.keys() <= _OF_REQUESTS:
             taken &= _OF_REQUESTS | {"_given"}  # what is open stays open
         vars(self).update({name: vars(twin)[name] for name in taken})
-        for name in vars(self).keys() - vars(twin).keys() - self.kept_on_update:
+        for name in vars(self).keys() - vars(twin).keys() - _IDENTITY - self.kept_on_update:
             if hasattr(type(self), name):
                 delattr(self, name)  # the new settings leave it as the class has it
         if "policies" in changes:
