@@ -16,7 +16,6 @@ import asyncio
 import collections
 import contextlib
 import inspect
-import itertools
 import logging
 import threading
 import weakref
@@ -199,16 +198,13 @@ class Subscription:
         if self._asynchronous:
             self._start()
             return
-        for _ in itertools.count() if self._inline else range(_BATCH):
+        for _ in range(_BATCH):
             mail = self._take()
             if mail is None:
                 return
             try:
                 result = self._call(*mail)
-            except BaseException as error:  # a listener may raise anything
-                if self._inline:
-                    self._scheduled = False
-                    raise
+            except BaseException as error:  # noqa: BLE001 - a listener may raise anything
                 _raise_apart(error)
                 break
             if result is not None:
@@ -217,6 +213,22 @@ class Subscription:
                 self._start(result)
                 return
         _wake([self])
+
+    def _drain_here(self) -> None:
+        """`_drain` for ``inline``, which is on the path of every request: few calls, no loop."""
+        while True:
+            with self._lock:
+                if not self._mailbox:
+                    self._scheduled = False
+                    return
+                mail = self._mailbox.popleft()
+                missed, self._missed = self._missed, 0
+            args, kwargs = _with_count(mail, missed) if missed else mail
+            try:
+                self._call(args, kwargs)
+            except BaseException:  # an exit; the next event begins anew
+                self._scheduled = False
+                raise
 
     def _start(self, result: Awaitable[Any] | None = None) -> None:
         self._task = asyncio.get_running_loop().create_task(self._pump(result))
@@ -247,7 +259,7 @@ class Subscription:
 
         Nothing is raised but an exit (Ctrl-C, `sys.exit`) and what a broken log handler raises.
         """
-        listener = self.listener
+        listener = self._listener()
         if listener is None:
             return None
         try:
@@ -326,6 +338,7 @@ class EventEmitter(PyeeEmitter):
     def __init__(self) -> None:
         super().__init__()
         self.lock = threading.RLock()
+        self._atomic = _Atomic(self.lock)
         self._subscriptions: dict[str, list[Subscription]] = {}
         self._relay: Callable[[str, tuple[Any, ...], list[Subscription]], bool] | None = None
         reset_after_fork(self)
@@ -442,7 +455,7 @@ class EventEmitter(PyeeEmitter):
         Never runs a listener before it returns (``delivery="inline"`` apart), never blocks on one,
         never raises what one raises.  Safe from any thread.
         """
-        with self.atomic():
+        with self._atomic:
             handled = self._post(event, args, kwargs, _here.ready)
         if not handled and event == "error" and not _here.complaining:
             _here.complaining = True  # a log handler may turn records into events
@@ -458,7 +471,7 @@ class EventEmitter(PyeeEmitter):
 
     def atomic(self) -> _Atomic:
         """Hold the emitter's lock: what is emitted inside is delivered in one piece afterwards."""
-        return _Atomic(self.lock)
+        return self._atomic
 
     async def flush(self, timeout_s: float = 1.0, *, synchronous_only: bool = False) -> bool:
         """Wait until the listeners on this loop have got what was emitted before.
@@ -535,6 +548,7 @@ class EventEmitter(PyeeEmitter):
     def _after_fork(self) -> None:
         """Begin anew in a child process: other threads may have held the locks."""
         self.lock = threading.RLock()
+        self._atomic = _Atomic(self.lock)
         self._lock = threading.Lock()
         for found in self._subscriptions.values():
             for subscription in found:
@@ -590,15 +604,17 @@ class _Atomic:
 
 def _wake(ready: list[Subscription]) -> None:
     """Have mailboxes emptied, by one call for each loop; the inline ones here and now."""
+    here: list[Subscription] = []
     by_loop: dict[asyncio.AbstractEventLoop | None, list[Subscription]] = {}
     for subscription in ready:
-        if not subscription._inline:
+        if subscription._inline:
+            here.append(subscription)
+        else:
             by_loop.setdefault(subscription._loop, []).append(subscription)
     for loop, subscriptions in by_loop.items():
         _hand_over(loop, subscriptions)
-    for subscription in ready:
-        if subscription._inline:
-            subscription._drain()
+    for subscription in here:
+        subscription._drain_here()
 
 
 def _hand_over(loop: asyncio.AbstractEventLoop | None, subscriptions: list[Subscription]) -> None:
