@@ -34,6 +34,7 @@ import msgspec
 
 from .asking import Asking, Options
 from .catalog import ModelCatalog, capabilities_of
+from .checks import check_number
 from .clock import SYSTEM_CLOCK, Clock
 from .config import check_id
 from .connection import Connection, Wait
@@ -159,7 +160,8 @@ class BaseLLMProvider(Reconfigurable, Asking):
         if reconnect is not None and not isinstance(reconnect, Backoff):
             raise InvalidParameterError(f"reconnect must be a Backoff, got {reconnect!r:.60}")
         if probe_interval_s is not None:
-            self.probe_interval_s = _interval(probe_interval_s)
+            check_number("probe_interval_s", probe_interval_s, low=0.5)
+            self.probe_interval_s = float(probe_interval_s)
         self._backoff = reconnect or self.backoff
         self.id = check_id(id if id is not None else self.kind)
         self.name = name or self.id
@@ -405,11 +407,13 @@ class BaseLLMProvider(Reconfigurable, Asking):
             drain_timeout_s: after so many seconds running requests are cancelled; their readers
                 get a `RequestCancelledError` with what had arrived.
         """
-        await self._connection.disconnect(drain_timeout_s=_not_negative(drain_timeout_s))
+        check_number("drain_timeout_s", drain_timeout_s, low=0)
+        await self._connection.disconnect(drain_timeout_s=drain_timeout_s)
 
     async def close(self, drain_timeout_s: float = 5.0) -> None:
         """`disconnect`, for ever: the object cannot be used again."""
-        await self._connection.close(drain_timeout_s=_not_negative(drain_timeout_s))
+        check_number("drain_timeout_s", drain_timeout_s, low=0)
+        await self._connection.close(drain_timeout_s=drain_timeout_s)
 
     async def is_available(self) -> bool:
         """Whether it is usable now, by fresh evidence; never raises for the provider's fault.
@@ -823,18 +827,3 @@ def _is(word: ProviderStatus | str) -> Callable[[LLMProviderStatus], bool]:
             f"{word!r} is no status; use one of {', '.join(ProviderStatus)}"
         ) from None
     return lambda state: state.status is status
-
-
-def _interval(seconds: object) -> float:
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds >= 0.5:
-        raise InvalidParameterError(
-            f"probe_interval_s must be at least 0.5 seconds, or infinity for never, got {seconds!r}"
-        )
-    return float(seconds)
-
-
-def _not_negative(timeout_s: float) -> float:
-    known = isinstance(timeout_s, int | float) and not isinstance(timeout_s, bool)
-    if not (known and timeout_s >= 0):  # which a NaN is not, either
-        raise InvalidParameterError(f"drain_timeout_s must be 0 or more seconds, got {timeout_s!r}")
-    return timeout_s

@@ -14,9 +14,10 @@ from datetime import timedelta
 from typing import Any
 
 from ._threads import reset_after_fork
+from .checks import check_number
 from .clock import SYSTEM_CLOCK, Clock, utc_now
 from .emitter import EventEmitter
-from .errors import InvalidParameterError, RequestCancelledError, as_llm_error
+from .errors import RequestCancelledError, as_llm_error
 from .events import ErrorOccurred, ReconnectScheduled
 from .machine import StatusMachine
 from .status import ErrorInfo, ProviderStatus, Reason
@@ -42,12 +43,10 @@ class Backoff:
     jitter: float = 0.2
 
     def __post_init__(self) -> None:
-        for name, low in (("first_s", 0), ("factor", 1), ("max_s", 0), ("jitter", 0)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not value >= low:
-                raise InvalidParameterError(f"{name} must be at least {low}, got {value!r}")
-        if self.jitter > 1:
-            raise InvalidParameterError(f"jitter must be between 0 and 1, got {self.jitter!r}")
+        check_number("first_s", self.first_s, low=0)
+        check_number("factor", self.factor, low=1)
+        check_number("max_s", self.max_s, low=0)
+        check_number("jitter", self.jitter, low=0, high=1)
 
     def delay_s(self, attempt: int) -> float:
         """Seconds to wait before ``attempt``, counted from 1; never above ``max_s``."""

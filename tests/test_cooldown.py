@@ -239,5 +239,5 @@ async def test_a_provider_that_was_told_to_wait_sends_nothing_until_then() -> No
 
 @pytest.mark.parametrize("wrong", [-1, float("nan"), "10", None, True])
 def test_a_bound_that_cannot_be_is_refused(wrong) -> None:
-    with pytest.raises(InvalidParameterError, match="wait_max_s must be a number"):
+    with pytest.raises(InvalidParameterError, match="wait_max_s must be "):
         CooldownPolicy(wrong)

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parent.parent / "llm_manager"
 LAYERS = [
     {"redaction", "_threads", "clock", "image_headers"},
     {"errors"},
+    {"checks"},
     {"schemas"},
     {"messages"},
     {"status"},

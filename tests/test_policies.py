@@ -238,7 +238,7 @@ async def test_an_error_with_a_wait_above_the_bound_says_when_it_makes_sense_aga
     ("settings", "text"),
     [
         ({"retries": 3}, "retries must be Retries"),
-        ({"budget_tokens": -1}, "budget_tokens must be a whole number at least 0"),
+        ({"budget_tokens": -1}, "budget_tokens must be at least 0"),
         ({"budget_tokens": 2.5}, "budget_tokens must be a whole number"),
     ],
 )

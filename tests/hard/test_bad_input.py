@@ -32,7 +32,7 @@ CLOCKS = ("connect_s", "first_token_s", "idle_s", "content_idle_s", "total_s")
 
 @pytest.mark.parametrize("wrong", [0, -1, 0.49, math.nan, True, "10", [10]])
 async def test_a_probe_interval_that_cannot_be_is_refused(wrong) -> None:
-    with pytest.raises(InvalidParameterError, match=r"probe_interval_s must be at least 0\.5"):
+    with pytest.raises(InvalidParameterError, match="probe_interval_s must be "):
         echo(probe_interval_s=wrong)
 
 
