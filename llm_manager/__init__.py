@@ -25,7 +25,17 @@ _WHERE = {
     "manager": ("LLMProviderManager", "ManagerSnapshot", "ProviderSnapshot"),
     "provider": ("BaseLLMProvider", "default_policies"),
     "stream": ("LLMStream",),
-    "registry": ("register_provider", "create_provider", "unregister_kind", "kinds"),
+    "registry": (
+        "register_provider",
+        "create_provider",
+        "unregister_kind",
+        "kinds",
+        "Settings",
+        "set_provider_config",
+        "get_settings",
+        "reset_settings",
+        "follow_settings",
+    ),
     "discovery": ("discover", "Discovered"),
     "supervisor": ("Backoff",),
     "_blocking": ("run_sync",),
@@ -140,6 +150,26 @@ _WHERE = {
     "policy.circuit": ("CircuitBreaker",),
     "policy.limits": ("ConcurrencyLimit",),
     "policy.cooldown": ("CooldownPolicy",),
+    "observe.metrics": ("ModelMetrics",),
+    "observe.health": ("ProviderHealth",),
+    "observe.recent": ("RecentRequests",),
+    "observe.logs": ("setup_logging", "log_request", "log_response", "stop_logging"),
+    "observe.log_events": ("log_events",),
+    "observe.log_records": ("RedactionFilter",),
+    "factory.creating": ("create_llm",),
+    "factory.llm": ("LLM",),
+    "factory.model": ("LLMModel",),
+    "factory.chat": ("ChatSession",),
+    "factory.streams": ("TextStream", "AsyncTextStream"),
+    "settings.parameters": ("ModelParameter", "ModelCapability"),
+    "settings.configuration": ("ConfigurationManager",),
+    "observe.tracing": ("Tracing",),
+    "observe.trace_provider": ("TraceProvider",),
+    "observe.otel": ("OpenTelemetryTraceProvider",),
+    "observe.trace_memory": ("InMemoryTraceProvider",),
+    "startup": ("register_configured",),
+    "providers.unusable": ("UnusableProvider",),
+    "reloading": ("watch_settings", "reload_settings", "SettingsReloaded"),
 }
 _MODULE_OF = {name: module for module, names in _WHERE.items() for name in names}
 
@@ -199,6 +229,12 @@ if TYPE_CHECKING:
     from .events import StatusChanged as StatusChanged
     from .events import StreamStalled as StreamStalled
     from .events import SystemResumed as SystemResumed
+    from .factory.chat import ChatSession as ChatSession
+    from .factory.creating import create_llm as create_llm
+    from .factory.llm import LLM as LLM
+    from .factory.model import LLMModel as LLMModel
+    from .factory.streams import AsyncTextStream as AsyncTextStream
+    from .factory.streams import TextStream as TextStream
     from .manager import LLMProviderManager as LLMProviderManager
     from .manager import ManagerSnapshot as ManagerSnapshot
     from .manager import ProviderSnapshot as ProviderSnapshot
@@ -239,6 +275,19 @@ if TYPE_CHECKING:
     from .messages import Usage as Usage
     from .messages import UsageDelta as UsageDelta
     from .messages import VectorsDelta as VectorsDelta
+    from .observe.health import ProviderHealth as ProviderHealth
+    from .observe.log_events import log_events as log_events
+    from .observe.log_records import RedactionFilter as RedactionFilter
+    from .observe.logs import log_request as log_request
+    from .observe.logs import log_response as log_response
+    from .observe.logs import setup_logging as setup_logging
+    from .observe.logs import stop_logging as stop_logging
+    from .observe.metrics import ModelMetrics as ModelMetrics
+    from .observe.otel import OpenTelemetryTraceProvider as OpenTelemetryTraceProvider
+    from .observe.recent import RecentRequests as RecentRequests
+    from .observe.trace_memory import InMemoryTraceProvider as InMemoryTraceProvider
+    from .observe.trace_provider import TraceProvider as TraceProvider
+    from .observe.tracing import Tracing as Tracing
     from .policy import Host as Host
     from .policy import Stage as Stage
     from .policy.circuit import CircuitBreaker as CircuitBreaker
@@ -264,12 +313,25 @@ if TYPE_CHECKING:
     from .providers.ollama import OllamaProvider as OllamaProvider
     from .providers.openai import OpenAIProvider as OpenAIProvider
     from .providers.rows import Row as Row
+    from .providers.unusable import UnusableProvider as UnusableProvider
+    from .registry import Settings as Settings
     from .registry import create_provider as create_provider
+    from .registry import follow_settings as follow_settings
+    from .registry import get_settings as get_settings
     from .registry import kinds as kinds
     from .registry import register_provider as register_provider
+    from .registry import reset_settings as reset_settings
+    from .registry import set_provider_config as set_provider_config
     from .registry import unregister_kind as unregister_kind
+    from .reloading import SettingsReloaded as SettingsReloaded
+    from .reloading import reload_settings as reload_settings
+    from .reloading import watch_settings as watch_settings
     from .schemas import is_strict as is_strict
     from .schemas import strict_schema as strict_schema
+    from .settings.configuration import ConfigurationManager as ConfigurationManager
+    from .settings.parameters import ModelCapability as ModelCapability
+    from .settings.parameters import ModelParameter as ModelParameter
+    from .startup import register_configured as register_configured
     from .status import ErrorInfo as ErrorInfo
     from .status import LLMProviderStatus as LLMProviderStatus
     from .status import ProviderStatus as ProviderStatus

@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 from urllib.parse import urlsplit
 
 from .errors import AuthenticationError, ConfigurationError, InvalidParameterError, LLMError
@@ -21,11 +21,8 @@ from .redaction import MASK, redact
 
 log = logging.getLogger("llm_manager.config")
 
-KeySource: TypeAlias = "str | Secret | Callable[[], str | Awaitable[str]] | None"
-"""An API key, or a function that is asked for it at every request (a keyring, a rotated token).
-
-Providers that send through an official SDK also take a coroutine function.
-"""
+KEY_HEADERS = frozenset({"authorization", "x-api-key", "api-key", "x-goog-api-key"})
+"""The headers that services want a key in."""
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -57,6 +54,13 @@ class Secret:
         raise TypeError("a Secret is not pickled; pass the key by its environment variable")
 
 
+KeySource: TypeAlias = str | Secret | Callable[[], str | Awaitable[str]] | None
+"""An API key, or a function that is asked for it at every request (a keyring, a rotated token).
+
+Providers that send through an official SDK also take a coroutine function.
+"""
+
+
 class GivenSettings(dict[str, Any]):
     """Settings as they were given, which may hold keys; shows only their names."""
 
@@ -71,6 +75,19 @@ class GivenSettings(dict[str, Any]):
         return any(isinstance(value, Secret) for value in self.values()) or any(
             secret in text for secret in secrets if secret for text in texts
         )
+
+
+@runtime_checkable
+class Rereadable(Protocol):
+    """A function for a key that reads slowly, and keeps what it has read until it is told."""
+
+    reference: str
+
+    def __call__(self) -> str | Awaitable[str]:
+        """The key; to be awaited if it has not been read and an event loop runs here."""
+
+    async def reread(self) -> str:
+        """The key as it is now."""
 
 
 class ApiKey:
@@ -112,6 +129,8 @@ class ApiKey:
     @property
     def origin(self) -> str:
         """Where the key comes from, for people: never the key."""
+        if isinstance(self._source, Rereadable):
+            return redact(self._source.reference)
         if self._source is not None:
             return "given" if isinstance(self._source, Secret) else "function"
         found = next((v for v in self.variables if os.environ.get(v)), None)
@@ -158,6 +177,19 @@ class ApiKey:
         raise AuthenticationError(
             f"the key function fails: {original}", code="auth_missing", original=original
         )
+
+    async def prepare(self) -> str | None:
+        """`resolve`, after what takes time to read has been read in a thread."""
+        return await self.ask() if isinstance(self._source, Rereadable) else self.resolve()
+
+    async def refresh(self) -> None:
+        """Read the key anew, if it is one that is kept; it was refused.
+
+        Raises:
+            AuthenticationError: as `ask`.
+        """
+        if isinstance(self._source, Rereadable):
+            await self._source.reread()
 
     def resolve(self) -> str | None:
         """The key to send now, or None if none is needed.

@@ -32,6 +32,8 @@ from .redaction import redact
 from .status import ErrorInfo
 
 log = logging.getLogger("llm_manager.events")
+# Without a handler, Python would print warnings of a library on stderr by itself.
+logging.getLogger("llm_manager").addHandler(logging.NullHandler())
 
 Listener = Callable[..., Any]
 AnyListener = TypeVar("AnyListener", bound=Listener)

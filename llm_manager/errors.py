@@ -314,9 +314,30 @@ class BudgetExceededError(LLMError):
     """The request might cost more than its budget still has; nothing was sent.
 
     ``retry_at`` says when the budget begins anew, if it does.
+
+    Attributes:
+        budget: which one, e.g. ``"usd_per_day"``, or None.
+        limit, used, needed: in tokens or US dollars: what it allows, what is spent or reserved
+            already, and what this request might take; None where that is not known.
     """
 
     code = "budget_exceeded"
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        budget: str | None = None,
+        limit: float | None = None,
+        used: float | None = None,
+        needed: float | None = None,
+        **facts: Any,
+    ) -> None:
+        super().__init__(message, **facts)
+        self.budget = budget
+        self.limit = limit
+        self.used = used
+        self.needed = needed
 
 
 class RequestCancelledError(LLMError):

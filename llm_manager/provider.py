@@ -244,6 +244,9 @@ class BaseLLMProvider(Reconfigurable, Asking):
         """Whether the key comes from a function, which may know a newer one when it is asked."""
         return False
 
+    async def _reread_key(self) -> None:
+        """Read a key anew that was refused, where it is kept; the default has none."""
+
     def _secrets(self) -> Iterable[str]:
         """Texts that must not appear in any error, the key above all; the default has none."""
         return ()
@@ -299,6 +302,7 @@ class BaseLLMProvider(Reconfigurable, Asking):
             except AuthenticationError as error:
                 if error.http_status != 401 or not self._rereads_key():
                     raise
+            await self._reread_key()
             return await self._probe()
 
     # ---- status ----------------------------------------------------------------------------------
@@ -741,6 +745,7 @@ class BaseLLMProvider(Reconfigurable, Asking):
             )
         )
         assembly.attempts += 1
+        await self._reread_key()
         async with aclosing(self._exchange(request)) as deltas:
             async for delta in deltas:
                 yield delta
@@ -777,6 +782,7 @@ class _Host:
         self._connection = provider._connection
         self._machine = provider._machine
         self.kind = provider.kind
+        self.is_composite = provider.is_composite
         self.open_circuit = self._connection.open_circuit
         self.half_open_circuit = self._connection.half_open_circuit
         self.close_circuit = self._connection.close_circuit
@@ -784,6 +790,10 @@ class _Host:
     @property
     def status(self) -> LLMProviderStatus:
         return self._machine.state
+
+    @property
+    def address(self) -> str:
+        return str(getattr(self._provider, "base_url", ""))
 
     def publish(self, event: Event) -> bool:
         # A policy does not know the provider that it serves.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from llm_manager.machine import StatusMachine
+from llm_manager.settings.store import reset_settings
 from llm_manager.testing.network import no_real_network
 
 
@@ -35,4 +36,8 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
             "SSL_CERT_DIR",
         ):
             monkeypatch.delenv(name)
+        elif name.startswith("LLM_MANAGER_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("LLM_MANAGER_CONFIG", "")
+    reset_settings()
     monkeypatch.setenv("HF_HOME", str(tmp_path / "huggingface"))

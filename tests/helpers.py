@@ -50,6 +50,8 @@ class FakeHost:
             provider_id="fake", **{"status": ProviderStatus.CONNECTED, **status}
         )
         self.kind = "fake"
+        self.is_composite = False
+        self.address = ""
         self.events: list[Any] = []
         self._lock = threading.Lock()
 

@@ -1,4 +1,4 @@
-"""The command line: ``llm-manager demo | chat | status | models | doctor``.
+"""The command line: ``llm-manager demo | chat | status | models | doctor | config | ...``.
 
 It uses the public API and nothing else, so it is also a test of what an application can build.
 
@@ -7,7 +7,7 @@ It uses the public API and nothing else, so it is also a test of what an applica
     main ── arguments          what was asked for; all that --help and --version need
       ├──── output             the one place that writes to stdout and stderr
       └──── session            one run: a manager, signals, the exit code
-              └── demo, chat, status, models, doctor      one module per command
+              └── demo, chat, status, models, doctor, config, new_provider      one per command
                     └── screen                            tables and live displays, with rich
 
 Exit codes: 0 done; 1 a provider failed, or a problem was found; 2 the call was wrong;
@@ -75,7 +75,7 @@ def _run(argv: Sequence[str] | None, output: Output) -> int:
     # What a command needs takes a moment to load; --help does not wait for it.
     try:
         session = importlib.import_module(f"{__package__}.session")
-        command = importlib.import_module(f"{__package__}.{arguments.command}")
+        command = importlib.import_module(f"{__package__}.{arguments.command.replace('-', '_')}")
     except ModuleNotFoundError as error:
         missing = error.name or ""
         if missing.startswith("llm_manager"):

@@ -11,11 +11,12 @@ from typing import NoReturn
 
 from llm_manager import __version__
 
-COMMANDS = ("demo", "chat", "status", "models", "doctor")
+COMMANDS = ("demo", "chat", "status", "models", "doctor", "config", "new-provider")
 _OPTIONS = (
-    "--base-url", "--help", "--json", "--key-env", "--model", "--prompt", "--provider",
-    "--seconds", "--system", "--verbose", "--version", "--watch",
+    "--base-url", "--folder", "--help", "--json", "--key-env", "--keyring", "--model", "--prompt",
+    "--provider", "--seconds", "--stdin", "--system", "--verbose", "--version", "--watch",
 )  # fmt: skip
+CONFIG_ACTIONS = ("show", "set", "check")
 
 LONGEST_DEMO_S = 120
 
@@ -84,6 +85,29 @@ The exit code is 1 if there is a problem.
 """
 
 
+_CONFIG_EPILOG = """\
+examples:
+  llm-manager config show                 every value, and where it comes from
+  llm-manager config check                what is wrong, and where
+  llm-manager config set providers.work-openai.kind openai
+  llm-manager config set providers.work-openai.default_model gpt-5
+  llm-manager config set providers.work-openai.api_key env:WORK_KEY
+  llm-manager config set providers.work-openai.api_key --keyring
+
+A key is never shown, and never given as an argument: leave it out to be asked
+for it, or pipe it in with --stdin.
+"""
+
+_NEW_PROVIDER_EPILOG = """\
+examples:
+  llm-manager new-provider acme           writes ./llm-manager-acme
+  llm-manager new-provider acme --folder ~/src/acme-llm
+
+The package has a provider for an invented service, a test of it, and all that
+is needed to be found once it is installed. Its tests pass as they are.
+"""
+
+
 class UsageMistake(Exception):
     """The call was wrong; the text says how, ``hint`` says what to do."""
 
@@ -123,7 +147,7 @@ class _Parser(argparse.ArgumentParser):
 
     def _hint(self, message: str) -> str:
         wrong = re.search(r"(?:invalid choice: '|unrecognized arguments: )([^' ]+)", message)
-        known = [*COMMANDS, *_OPTIONS]
+        known = [*COMMANDS, *CONFIG_ACTIONS, *_OPTIONS]
         near = get_close_matches(wrong[1], known, n=1) if wrong else []
         return f"did you mean {near[0]}?" if near else f"see {self.prog} --help"
 
@@ -162,6 +186,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_provider(add("models", "list the models that can be used", _MODELS_EPILOG))
     add("doctor", "find out what is installed, what is found, and what is wrong", _DOCTOR_EPILOG)
+    _add_config(add("config", "show, change or check the settings", _CONFIG_EPILOG))
+    _add_new_provider(
+        add("new-provider", "write a package with a provider of your own", _NEW_PROVIDER_EPILOG)
+    )
     return parser
 
 
@@ -235,6 +263,27 @@ def _add_status(parser: argparse.ArgumentParser) -> None:
     _add_provider(parser)
     parser.add_argument(
         "--watch", action="store_true", help="stay and show every change, until Ctrl-C"
+    )
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("action", metavar="ACTION", choices=CONFIG_ACTIONS, help="show, set, check")
+    parser.add_argument(
+        "setting", metavar="SETTING", nargs="?", help="e.g. providers.openai.default_model"
+    )
+    parser.add_argument("value", metavar="VALUE", nargs="?", help="its new value; no key")
+    parser.add_argument("--stdin", action="store_true", help="read the value from standard input")
+    parser.add_argument(
+        "--keyring",
+        action="store_true",
+        help="keep the key in the operating system's keyring, and write where it is",
+    )
+
+
+def _add_new_provider(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="the new kind: small letters, digits and '-'")
+    parser.add_argument(
+        "--folder", metavar="PATH", type=_text, help="where to; default: ./llm-manager-NAME"
     )
 
 

@@ -6,6 +6,7 @@ Editing and history come from `readline` where there is one.  Nothing is written
 from __future__ import annotations
 
 import asyncio
+import getpass
 import importlib
 import os
 import sys
@@ -53,6 +54,10 @@ class Prompt:
         self._typing = False
         return typed
 
+    async def hidden_line(self, text: str) -> str | None:
+        """A line that does not show while it is typed, asked for with ``text``."""
+        return await _in_a_daemon(lambda: _read_hidden(text))
+
     def clear(self) -> str:
         """What to write to make room for a line."""
         return "\r\x1b[K" if self._typing else ""
@@ -96,6 +101,13 @@ def _read_line(text: str) -> str | None:
         return input(text)
     except UnicodeDecodeError:
         return ""  # bytes that are no text in this terminal's encoding
+    except (EOFError, KeyboardInterrupt, OSError, ValueError):
+        return None
+
+
+def _read_hidden(text: str) -> str | None:
+    try:
+        return getpass.getpass(text)
     except (EOFError, KeyboardInterrupt, OSError, ValueError):
         return None
 

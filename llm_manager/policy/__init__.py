@@ -35,6 +35,14 @@ class Host(Protocol):
         """Kind of the provider, e.g. ``"openai"``; its id is in ``status``."""
 
     @property
+    def is_composite(self) -> bool:
+        """Whether it passes requests on to others, whose own policies see them again."""
+
+    @property
+    def address(self) -> str:
+        """Where its requests go; empty if it has no address."""
+
+    @property
     def status(self) -> LLMProviderStatus:
         """The present snapshot."""
 

@@ -8,13 +8,20 @@ from datetime import UTC, datetime
 from typing import Any, Self
 from urllib.parse import unquote, urlsplit
 
-from ..config import ApiKey, KeySource, check_base_url, is_loopback, warn_if_key_is_readable
+from ..config import (
+    KEY_HEADERS,
+    ApiKey,
+    KeySource,
+    check_base_url,
+    is_loopback,
+    warn_if_key_is_readable,
+)
 from ..errors import ConfigurationError
 from ..messages import LLMRequest
 from ..policy.deadline import LOCAL_TIMEOUTS
 from ..provider import BaseLLMProvider
 from ..supervisor import LOCAL_BACKOFF
-from ..transport.http import CONNECT_TIMEOUT_S, KEY_HEADERS, HttpTransport
+from ..transport.http import CONNECT_TIMEOUT_S, HttpTransport
 from ..wire.rate_limits import parse_rate_limits
 
 _SECRET_LENGTH = 8
@@ -36,6 +43,7 @@ class HttpProvider(BaseLLMProvider):
         ca_file: certificates to trust, for a server with a private authority.
         proxy: URL of a proxy; default: the one that the environment names.
         client: an `httpx2.AsyncClient` to use instead of an own one; the caller closes it.
+        environment_address: whether an address in the environment counts.
         common: see `BaseLLMProvider`.
 
     Raises:
@@ -56,9 +64,12 @@ class HttpProvider(BaseLLMProvider):
         base_url_variables: Sequence[str] = (),
         key_variables: Sequence[str] = (),
         key_required: bool = True,
+        environment_address: bool = True,
         **common: Any,
     ) -> None:
-        address, where = _address(base_url, base_url_variables, default_base_url)
+        address, where = _address(
+            base_url, base_url_variables, default_base_url, ask=environment_address
+        )
         self.base_url = check_base_url(address, where)
         self.is_local = is_loopback(self.base_url)
         if self.is_local:
@@ -95,7 +106,7 @@ class HttpProvider(BaseLLMProvider):
         return self._transport
 
     async def _open(self) -> None:
-        if self._key.resolve() is not None:
+        if await self._key.prepare() is not None:
             warn_if_key_is_readable(self.base_url, self.id)
         # Bound to these settings: a new key must not go where the old one belongs.
         sealed = self._sealed()
@@ -147,6 +158,9 @@ class HttpProvider(BaseLLMProvider):
     def _rereads_key(self) -> bool:
         return self._key.is_function
 
+    async def _reread_key(self) -> None:
+        await self._key.refresh()
+
     def _forget_idle(self) -> None:
         if self._transport is not None and not self.is_local:
             self._transport.forget_idle()
@@ -173,17 +187,21 @@ class HttpProvider(BaseLLMProvider):
         )
 
 
-def _address(given: str | None, variables: Sequence[str], default: str | None) -> tuple[str, str]:
-    """The address of the server, and where it was found."""
+def _address(
+    given: str | None, variables: Sequence[str], default: str | None, *, ask: bool
+) -> tuple[str, str]:
+    """The address of the server, and where it was found; ``ask`` says whether variables count."""
     if given is not None:
         return given, "base_url"
-    for variable in variables:
-        if value := os.environ.get(variable):
-            return value, variable
+    kept = next((variable for variable in variables if os.environ.get(variable)), None)
+    if kept is not None and ask:
+        return os.environ[kept], kept
     if default is None:
         raise ConfigurationError(
-            "no base_url", hint="pass base_url=, e.g. 'http://127.0.0.1:8080/v1'"
-        )
+            "no base_url",
+            hint="pass base_url=, e.g. 'http://127.0.0.1:8080/v1'" if kept is None
+            else f"give base_url beside api_key; the address in {kept} may be another key's",
+        )  # fmt: skip
     return default, "base_url"
 
 

@@ -101,7 +101,7 @@ class LiteLLMProvider(BaseLLMProvider):
     async def _send(self, body: bytes, request: LLMRequest) -> AsyncGenerator[bytes, None]:
         arguments = {**msgspec.json.decode(body), **self._arguments}
         arguments.pop("stream", None)
-        key = self._key.resolve()
+        key = await self._key.prepare()
         if key is not None:
             arguments["api_key"] = key
         if self.base_url is not None:
@@ -114,8 +114,13 @@ class LiteLLMProvider(BaseLLMProvider):
                 yield piece
 
     def _secrets(self) -> Sequence[str]:
-        key = self._key.resolve()
-        return () if key is None else (key,)
+        return self._key.known
+
+    def _rereads_key(self) -> bool:
+        return self._key.is_function
+
+    async def _reread_key(self) -> None:
+        await self._key.refresh()
 
 
 def described(model: LLMModelInfo, info: Mapping[str, Any]) -> LLMModelInfo:

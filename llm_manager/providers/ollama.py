@@ -70,7 +70,7 @@ class OllamaProvider(HttpProvider):
         self.codec = OllamaChat(**settings)
         self.fim_codec = OllamaGenerate(**settings)
         self.embedding_codec = OllamaEmbed(**settings)
-        host = os.environ.get("OLLAMA_HOST")
+        host = os.environ.get("OLLAMA_HOST") if more.get("environment_address", True) else None
         super().__init__(
             base_url=base_url,
             default_base_url=base_url_of_host(host) if host else DEFAULT_BASE_URL,

@@ -15,10 +15,11 @@ from __future__ import annotations
 import importlib
 import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
-from ..errors import ConfigurationError
+from ..config import check_id
+from ..errors import ConfigurationError, InvalidParameterError
 from ..provider import BaseLLMProvider
 from ..redaction import redact
 from .row import Row
@@ -48,6 +49,8 @@ class Plugins:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._found: dict[str, _EntryPoint] | None = None
+        self.loaded: set[str] = set()
+        """The kinds that somebody has asked for, and that their packages did bring along."""
 
     def kinds(self) -> Iterable[str]:
         """Their ids; reads files the first time and imports nothing of the packages."""
@@ -64,16 +67,13 @@ class Plugins:
             return None
         try:
             target = entry_point.load()
-        except Exception as error:  # noqa: BLE001 - it is the code of somebody else
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - it is the code of somebody else
             original = f"{type(error).__module__}.{type(error).__qualname__}: {redact(str(error))}"
             failure = _broken(entry_point, f"cannot be imported: {original}", original)
         else:
-            if isinstance(target, Row):
-                return target
-            if callable(target) and (
-                not isinstance(target, type) or issubclass(target, BaseLLMProvider)
-            ):
-                made: Callable[..., BaseLLMProvider] = target
+            if isinstance(target, Row) or _makes_providers(target):
+                self.loaded.add(kind)
+                made: Callable[..., BaseLLMProvider] | Row = target
                 return made
             failure = _broken(
                 entry_point,
@@ -86,8 +86,7 @@ class Plugins:
         with self._lock:
             if self._found is None:
                 self._found = {}
-                metadata = importlib.import_module("importlib.metadata")
-                for entry_point in metadata.entry_points(group=GROUP):
+                for entry_point in _installed():
                     first = self._found.setdefault(entry_point.name, entry_point)
                     if first.value != entry_point.value:
                         log.warning(
@@ -95,6 +94,35 @@ class Plugins:
                             entry_point.name, _package_of(first),
                         )  # fmt: skip
             return self._found
+
+
+def _installed() -> Iterator[_EntryPoint]:
+    """The entry points of all packages; those that can name no kind are only mentioned."""
+    metadata = importlib.import_module("importlib.metadata")
+    try:
+        found = list(metadata.entry_points(group=GROUP))
+    except (TypeError, ValueError):  # one package whose list cannot be read fails all of them
+        found = list(_one_by_one(metadata.distributions()))
+    for entry_point in found:
+        try:
+            check_id(entry_point.name, "kind of provider")
+        except InvalidParameterError as error:
+            log.warning("package %s: %s", _package_of(entry_point), error.message)
+        else:
+            yield entry_point
+
+
+def _one_by_one(packages: Iterable[Any]) -> Iterator[_EntryPoint]:
+    for package in packages:
+        try:
+            yield from package.entry_points.select(group=GROUP)
+        except (TypeError, ValueError):
+            log.warning("the list of entry points of the package %s cannot be read", package.name)
+
+
+def _makes_providers(target: object) -> bool:
+    is_foreign_class = isinstance(target, type) and not issubclass(target, BaseLLMProvider)
+    return callable(target) and not is_foreign_class
 
 
 def _broken(

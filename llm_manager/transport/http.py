@@ -23,7 +23,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from ..config import check_base_url
+from ..config import KEY_HEADERS, check_base_url
 from ..errors import (
     ConfigurationError,
     InvalidResponseError,
@@ -52,8 +52,6 @@ ERROR_BODY_LIMIT_BYTES = 64 * 1024
 ERROR_BODY_TIMEOUT_S = 2.0
 
 _ACCEPT_ANYTHING = {"accept": "*/*", "user-agent": "llm-manager"}
-KEY_HEADERS = frozenset({"authorization", "x-api-key", "api-key", "x-goog-api-key"})
-"""The headers that services want a key in."""
 
 Headers = Mapping[str, str]
 

@@ -6,7 +6,7 @@ out.  It holds no state either; what belongs to one answer lives in the `Decoder
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Protocol
 
 from ..messages import Delta, LLMRequest
@@ -15,7 +15,7 @@ from ..messages import Delta, LLMRequest
 class Decoder(Protocol):
     """Turns the bytes of one answer into deltas, wherever the bytes are cut."""
 
-    def feed(self, data: bytes) -> Sequence[Delta]:
+    def feed(self, data: bytes) -> Iterable[Delta]:
         """The deltas that ``data`` completes.
 
         Raises:
@@ -23,7 +23,7 @@ class Decoder(Protocol):
             InvalidResponseError: the bytes are not what the dialect promises.
         """
 
-    def close(self) -> Sequence[Delta]:
+    def close(self) -> Iterable[Delta]:
         """The last deltas, once no more bytes will come.
 
         Raises:

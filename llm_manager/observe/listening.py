@@ -1,0 +1,116 @@
+"""`Attachable`: how a listener gets to the events of a provider or of a whole manager.
+
+Its methods are called where an event happens and at once, so that none is missed however busy
+the event loop is.  They have to be quick, must not raise, and may come from several threads, so
+that what they change is guarded by ``self._lock``.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import ClassVar, Self
+
+from .._threads import reset_after_fork
+from ..emitter import EventEmitter, Subscription
+from ..errors import InvalidParameterError
+
+# While one thread delivers, the events of the others wait for it; none may be lost.
+_MAILBOX_LIMIT = 1_000_000
+
+
+class Attachable:
+    """Base of what listens to providers: `attach`, `detach`, or a ``with`` block.
+
+    ::
+
+        class Counter(Attachable):
+            listens_to = {"requestFinished": "_finished"}
+
+    Attributes:
+        listens_to: names of events, and of the methods that take them.  They are subscribed to in
+            this order: put what ends something before what begins it, or what happens in between
+            begins and never ends.
+    """
+
+    listens_to: ClassVar[Mapping[str, str]] = {}
+
+    def __init__(self) -> None:
+        # Reentrant: a garbage collection in the middle of a method may end a request.
+        self._lock = threading.RLock()
+        self._attached: dict[EventEmitter, tuple[Subscription, ...]] = {}
+        reset_after_fork(self)
+
+    @property
+    def attached(self) -> bool:
+        """Whether it listens to anything."""
+        return bool(self._attached)
+
+    def attach(self, emitter: EventEmitter) -> Self:
+        """Listen to a provider, or to all providers of a manager, later ones included.
+
+        Several may be attached.  Attaching what is attached already does nothing.
+
+        Returns:
+            The listener itself, for ``with Listener().attach(manager): ...``.
+
+        Raises:
+            InvalidParameterError: it is neither, or a provider and its manager would both be
+                listened to, which counts everything twice.
+        """
+        if not isinstance(emitter, EventEmitter):
+            raise InvalidParameterError(
+                f"attach() takes a provider or a manager, got {emitter!r:.60}"
+            )
+        with self._lock:
+            if emitter not in self._attached:
+                self._refuse_relatives(emitter)
+                self._before_attaching(emitter)
+                self._attached[emitter] = tuple(
+                    emitter.subscribe(
+                        getattr(self, method), event, delivery="inline", limit=_MAILBOX_LIMIT
+                    )
+                    for event, method in self.listens_to.items()
+                )
+        return self
+
+    def detach(self) -> None:
+        """Stop listening to everything; what is known is kept.  Idempotent."""
+        with self._lock:
+            attached, self._attached = self._attached, {}
+        for emitter, subscriptions in attached.items():
+            for subscription in subscriptions:
+                subscription.close()
+            self._after_detaching(emitter)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.detach()
+
+    # ---- what a listener may add -----------------------------------------------------------------
+
+    def _before_attaching(self, emitter: EventEmitter) -> None:
+        """Prepare for the events of ``emitter``, or refuse it."""
+
+    def _after_detaching(self, emitter: EventEmitter) -> None:
+        """Forget what only later events of ``emitter`` could have ended."""
+
+    # ---- inside ----------------------------------------------------------------------------------
+
+    def _refuse_relatives(self, emitter: EventEmitter) -> None:
+        for other in self._attached:
+            if _manager_of(other) is emitter or _manager_of(emitter) is other:
+                raise InvalidParameterError(
+                    f"{emitter!r:.60} belongs together with {other!r:.60}, which is attached",
+                    hint="attach either the manager or its providers; detach() first",
+                )
+
+    def _after_fork(self) -> None:
+        self._lock = threading.RLock()
+
+
+def _manager_of(emitter: EventEmitter) -> object:
+    """Who passes on the events of a provider; None if nobody does."""
+    return getattr(emitter._relay, "__self__", None)

@@ -1,0 +1,269 @@
+"""`Tracing`: a span for every request, with the GenAI conventions' attributes, and their metrics.
+
+::
+
+    the stage: starts the span, in the          requestFinished: ends it; every request
+    caller's task and context                   ends once, however it does
+
+A span begins where the caller is, because only there its parent is known (`tracing_stage`); it
+ends with the event, because only that tells how the request ended.
+
+What was said is not reported unless asked for, and then masked and cut.
+"""
+
+from __future__ import annotations
+
+import logging
+from time import time_ns
+from typing import Self, cast
+
+from ..emitter import EventEmitter
+from ..errors import InvalidParameterError
+from ..events import RequestFinished, RequestQueued, RetryScheduled, StreamStalled
+from ..manager import LLMProviderManager
+from ..messages import LLMRequest
+from ..policy.checks import check_number, check_type
+from ..provider import BaseLLMProvider
+from ..tools.records import ToolCallRecord
+from . import genai
+from .genai_content import Content
+from .genai_tool import tool_attributes, tool_span_name
+from .listening import Attachable
+from .otel import OpenTelemetryTraceProvider
+from .trace_provider import Attribute, TraceProvider, TraceSpan, check_trace_provider
+from .tracing_stage import RunningRequest, TracingStage
+
+log = logging.getLogger("llm_manager.tracing")
+
+
+class Tracing(Attachable):
+    """Reports the requests of a provider, or of all providers of a manager, as spans.
+
+    ::
+
+        tracing = Tracing().attach(manager)
+
+    The parent of a span is the one that is current where the answer is read; a request that a
+    composite has passed on is a part of the composite's.
+
+    Args:
+        trace_provider: where spans and measurements go; None: `OpenTelemetryTraceProvider`.
+        content: also what was asked and answered, and the texts of errors: people's words.
+        content_limit_characters: how much text one attribute may hold.
+        chunk_times: also measure the time between pieces of an answer.  Each piece is a
+            measurement of its own, which costs an OpenTelemetry SDK more time than we need to
+            deliver the piece.
+
+    Raises:
+        DependencyMissingError: no ``trace_provider``, and OpenTelemetry is not installed.
+        InvalidParameterError: an argument is wrong.
+    """
+
+    listens_to = {  # noqa: RUF012 - declared as ClassVar by the base
+        "requestFinished": "_finished",
+        "retryScheduled": "_retried",
+        "requestQueued": "_queued",
+        "streamStalled": "_stalled",
+    }
+
+    def __init__(
+        self,
+        trace_provider: TraceProvider | None = None,
+        *,
+        content: bool = False,
+        content_limit_characters: int = 32_768,
+        chunk_times: bool = False,
+    ) -> None:
+        super().__init__()
+        check_type("content", content, bool)
+        check_type("chunk_times", chunk_times, bool)
+        check_number("content_limit_characters", content_limit_characters, low=1, whole=True)
+        self.trace_provider: TraceProvider = (
+            OpenTelemetryTraceProvider() if trace_provider is None else trace_provider
+        )
+        check_trace_provider(self.trace_provider)
+        self._chunk_times = chunk_times
+        self._content_limit = content_limit_characters if content else None
+        self._running: dict[str, RunningRequest] = {}
+        self._stages: dict[EventEmitter, TracingStage] = {}
+        self._complained = False
+
+    def attach(self, emitter: EventEmitter) -> Self:
+        """Trace a provider, or all providers of a manager; see `Attachable.attach`.
+
+        The parts of a composite are traced if they are attached, too.  Policies that are added
+        later stand around the span, and what they answer themselves has one all the same.
+        """
+        if not isinstance(emitter, BaseLLMProvider | LLMProviderManager):
+            raise InvalidParameterError(
+                f"attach() takes a provider or a manager, got {emitter!r:.60}"
+            )
+        super().attach(emitter)
+        with self._lock:
+            if emitter in self._stages:
+                return self
+            stage = self._stages[emitter] = TracingStage(
+                emitter, self._start, self.trace_provider, chunk_times=self._chunk_times
+            )
+        emitter.add_policy(stage)  # after listening: whatever begins will be seen to end
+        return self
+
+    def on_call(self, record: ToolCallRecord) -> None:
+        """Report a call of a tool: ``run_tools(..., on_call=tracing.on_call)``.
+
+        The span is written when the call has ended, so what the tool traces itself is beside it
+        and not inside.
+        """
+        content = None if self._content_limit is None else Content(self._content_limit)
+        span = self.trace_provider.start_span(
+            tool_span_name(record),
+            tool_attributes(record, content),
+            kind="internal",
+            start_time_ns=_ago_ns(record.duration_s),
+        )
+        if record.outcome != "ok":
+            span.set_error(record.outcome, self._message(record.error))
+        span.end()
+
+    # ---- from the stage --------------------------------------------------------------------------
+
+    def _start(
+        self, request: LLMRequest, call: genai.Call, provider: BaseLLMProvider | None
+    ) -> RunningRequest | None:
+        """The request with its span, which begins now; None if it cannot be traced."""
+        running = self._running.get(request.id)
+        if running is not None:
+            return running  # it is sent a second time
+        if not self._attached:
+            return None
+        span = self._new_span(
+            call,
+            composite=provider is not None and provider.is_composite,
+            parent_id=request.parent_id,
+            began_ns=_beginning_ns(request, provider),
+        )
+        if span is None:
+            return None
+        keep = self._content_limit is not None and span.recording
+        running = RunningRequest(span, call, request, provider, keep_deltas=keep)
+        self._running[request.id] = running
+        return running
+
+    def _new_span(
+        self, call: genai.Call, *, composite: bool, parent_id: str | None, began_ns: int | None
+    ) -> TraceSpan | None:
+        try:
+            return self.trace_provider.start_span(
+                call.span_name,
+                call.attributes,
+                kind="internal" if composite else "client",
+                parent=None if parent_id is None else self._span_of(parent_id),
+                start_time_ns=began_ns,
+            )
+        except Exception:
+            # Requests must not suffer from it, and a log is not to be filled.
+            if not self._complained:
+                self._complained = True
+                log.exception("%s cannot start spans", type(self.trace_provider).__qualname__)
+            return None
+
+    def _span_of(self, request_id: str) -> TraceSpan | None:
+        running = self._running.get(request_id)
+        return None if running is None else running.span
+
+    # ---- events, where they happen ---------------------------------------------------------------
+
+    def _finished(self, event: RequestFinished) -> None:
+        running = self._running.pop(event.request_id, None)
+        span: TraceSpan | None
+        if running is None:
+            # It was refused, or answered, before it came to the stage.
+            base_url = self._base_url(event.provider_id)
+            call = genai.call_of(event.kind, event.operation, event.model, base_url)
+            span = self._new_span(
+                call,
+                composite=event.composite,
+                parent_id=event.parent_id,
+                began_ns=_ago_ns(event.duration_s),
+            )
+        else:
+            call, span = running.call, running.span
+        if span is not None:
+            try:
+                if span.recording:
+                    self._describe(span, running, event)
+            finally:
+                span.end()
+        genai.measure(self.trace_provider.record, call, event)
+
+    def _base_url(self, provider_id: str) -> str | None:
+        with self._lock:
+            stages = list(self._stages.values())
+        known = [provider for stage in stages if (provider := stage.provider(provider_id))]
+        return getattr(known[0], "base_url", None) if known else None
+
+    def _describe(
+        self, span: TraceSpan, running: RunningRequest | None, event: RequestFinished
+    ) -> None:
+        attributes = genai.response_attributes(event)
+        if running is not None:
+            attributes.update(genai.request_attributes(running.request))
+            if self._content_limit is not None:
+                attributes.update(self._content(running, event, self._content_limit))
+        span.set_attributes(attributes)
+        if event.error is not None and event.outcome == "error":
+            span.set_error(event.error.code, self._message(event.error.message))
+
+    def _content(
+        self, running: RunningRequest, event: RequestFinished, limit: int
+    ) -> dict[str, Attribute]:
+        provider = running.provider
+        content = Content(limit, () if provider is None else provider._all_secrets())
+        reason = event.finish_reason or event.outcome
+        answer = content.of_answer(running.deltas or (), reason)
+        return {**content.of_request(running.request), **answer}
+
+    def _message(self, text: str | None) -> str | None:
+        """The text of an error, which may quote what was said."""
+        if self._content_limit is None or text is None:
+            return None
+        return Content(self._content_limit).text(text)
+
+    def _retried(self, event: RetryScheduled) -> None:
+        if span := self._span_of(event.request_id):
+            span.add_event("llm_manager.retry", genai.retry_attributes(event))
+
+    def _queued(self, event: RequestQueued) -> None:
+        if span := self._span_of(event.request_id):
+            span.add_event("llm_manager.queued", genai.queued_attributes(event))
+
+    def _stalled(self, event: StreamStalled) -> None:
+        if span := self._span_of(event.request_id):
+            span.add_event("llm_manager.stalled", genai.stalled_attributes(event))
+
+    # ---- the end ---------------------------------------------------------------------------------
+
+    def _after_detaching(self, emitter: EventEmitter) -> None:
+        with self._lock:
+            stage = self._stages.pop(emitter, None)
+        if stage is not None:
+            cast(BaseLLMProvider | LLMProviderManager, emitter).remove_policy(stage)
+        while self._running:  # nobody will tell when these end
+            _, running = self._running.popitem()
+            running.span.set_attributes({"llm_manager.outcome": "detached"})
+            running.span.end()
+
+    def _after_fork(self) -> None:
+        super()._after_fork()
+        self._running = {}
+
+
+def _beginning_ns(request: LLMRequest, provider: BaseLLMProvider | None) -> int | None:
+    """When the request began: it may have waited for the provider to be connected."""
+    known = None if provider is None else provider._running.get(request.id)
+    return None if known is None else _ago_ns(known[0].duration_s)
+
+
+def _ago_ns(seconds: float) -> int:
+    """The time of ``seconds`` ago, in nanoseconds since 1970."""
+    return time_ns() - int(seconds * 1e9)

@@ -1,0 +1,155 @@
+"""The part of `Tracing` that runs in the caller's task: a policy stage that starts spans.
+
+The span of a request is the current one while the first piece of the answer is awaited, because
+what is sent is sent then.  It never is while the caller has the turn: a context variable that is
+set inside a generator is set for whoever reads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from time import perf_counter
+from typing import cast
+
+from ..manager import LLMProviderManager
+from ..messages import Delta, LLMRequest, PartDelta, ReasoningDelta, TextDelta, ToolCallDelta
+from ..policy import Exchange, Host
+from ..provider import BaseLLMProvider
+from .genai import TIME_PER_OUTPUT_CHUNK, Call, call_of, measured
+from .trace_provider import TraceProvider, TraceSpan
+
+_CHUNKS = (TextDelta, ReasoningDelta, ToolCallDelta, PartDelta)
+
+StartSpan = Callable[[LLMRequest, Call, BaseLLMProvider | None], "RunningRequest | None"]
+
+
+class RunningRequest:
+    """A request that has a span.
+
+    Attributes:
+        span: the span.
+        call: what it has in common with others.
+        request: what is asked.
+        provider: who is asked; None if that is not known any more.
+        deltas: what has come of the answer, if it is to be kept.
+    """
+
+    __slots__ = ("call", "deltas", "provider", "request", "span")
+
+    def __init__(
+        self,
+        span: TraceSpan,
+        call: Call,
+        request: LLMRequest,
+        provider: BaseLLMProvider | None,
+        *,
+        keep_deltas: bool,
+    ) -> None:
+        self.span, self.call, self.request, self.provider = span, call, request, provider
+        self.deltas: list[Delta] | None = [] if keep_deltas else None
+
+
+class TracingStage:
+    """Starts a span for each request of what it is added to.
+
+    Args:
+        emitter: the provider, or the manager of the providers.
+        start: makes the span; None is given for a request that is not traced.
+        trace_provider: whose spans they are.
+        chunk_times: measure the time between pieces of an answer.
+    """
+
+    def __init__(
+        self,
+        emitter: BaseLLMProvider | LLMProviderManager,
+        start: StartSpan,
+        trace_provider: TraceProvider,
+        *,
+        chunk_times: bool,
+    ) -> None:
+        self._emitter = emitter
+        self._start = start
+        self._trace_provider = trace_provider
+        self._chunk_times = chunk_times
+
+    def provider(self, id: str) -> BaseLLMProvider | None:
+        """The provider of that id, if it is one of those."""
+        if isinstance(self._emitter, LLMProviderManager):
+            return self._emitter.providers.get(id)
+        return self._emitter if self._emitter.id == id else None
+
+    def wrap(self, exchange: Exchange, host: Host) -> Exchange:
+        start, kind = self._start, host.kind
+        provider = self.provider(host.status.provider_id)
+
+        def traced(request: LLMRequest) -> AsyncGenerator[Delta, None]:
+            base_url = getattr(provider, "base_url", None)
+            call = call_of(kind, request.operation, request.model, base_url)
+            running = start(request, call, provider)
+            if running is None:
+                return exchange(request)
+            deltas = cast(
+                AsyncGenerator[Delta, None],
+                _Current(exchange(request), self._trace_provider, running.span),
+            )
+            if self._chunk_times:
+                deltas = _timed(deltas, self._trace_provider, call)
+            return deltas if running.deltas is None else _kept(deltas, running.deltas)
+
+        return traced
+
+
+class _Current:
+    """An answer whose first piece is awaited with its span as the current one.
+
+    The later pieces come by the answer's own method and cost nothing more.
+    """
+
+    __slots__ = ("__anext__", "_deltas", "_span", "_trace_provider")
+
+    __anext__: Callable[[], Awaitable[Delta]]
+
+    def __init__(
+        self, deltas: AsyncGenerator[Delta, None], trace_provider: TraceProvider, span: TraceSpan
+    ) -> None:
+        self._deltas, self._trace_provider, self._span = deltas, trace_provider, span
+        self.__anext__ = self._first
+
+    def __aiter__(self) -> _Current:
+        return self
+
+    async def _first(self) -> Delta:
+        advance = self.__anext__ = self._deltas.__anext__
+        with self._trace_provider.use(self._span):
+            return await advance()
+
+    async def aclose(self) -> None:
+        self.__anext__ = self._deltas.__anext__
+        await self._deltas.aclose()
+
+
+async def _timed(
+    deltas: AsyncGenerator[Delta, None], trace_provider: TraceProvider, call: Call
+) -> AsyncGenerator[Delta, None]:
+    """The same pieces; the time from one to the next is measured."""
+    record, attributes, last_s = trace_provider.record, measured(call), None
+    async with aclosing(deltas):
+        async for delta in deltas:
+            if isinstance(delta, _CHUNKS):
+                now_s = perf_counter()
+                if last_s is not None:
+                    record(TIME_PER_OUTPUT_CHUNK, now_s - last_s, attributes)
+                last_s = now_s
+            yield delta
+
+
+async def _kept(
+    deltas: AsyncGenerator[Delta, None], kept: list[Delta]
+) -> AsyncGenerator[Delta, None]:
+    """The same pieces; they are kept."""
+    kept.clear()  # of a first round, which did not become the answer
+    async with aclosing(deltas):
+        async for delta in deltas:
+            kept.append(delta)
+            yield delta

@@ -1,0 +1,105 @@
+"""What is spent and reserved of a budget: one account for a day, and one for each conversation."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from typing import NamedTuple
+
+from ..clock import Clock
+
+
+class Amount(NamedTuple):
+    """Tokens, and picodollars, in which sums are exact."""
+
+    tokens: int = 0
+    picodollars: int = 0
+
+
+class Account:
+    """What one day, or one conversation, has spent, and what its running requests might spend."""
+
+    __slots__ = ("reserved_picodollars", "reserved_tokens", "spent_picodollars", "spent_tokens")
+
+    def __init__(self) -> None:
+        self.spent_tokens = self.spent_picodollars = 0
+        self.reserved_tokens = self.reserved_picodollars = 0
+
+    def reserve(self, amount: Amount) -> None:
+        """Keep so much for a request that is about to be sent."""
+        self.reserved_tokens += amount.tokens
+        self.reserved_picodollars += amount.picodollars
+
+    def settle(self, reserved: Amount, spent: Amount) -> None:
+        """Put what a request has spent in the place of what was kept for it."""
+        self.reserved_tokens -= reserved.tokens
+        self.reserved_picodollars -= reserved.picodollars
+        self.spent_tokens += spent.tokens
+        self.spent_picodollars += spent.picodollars
+
+    @property
+    def taken_tokens(self) -> int:
+        return self.spent_tokens + self.reserved_tokens
+
+    @property
+    def taken_picodollars(self) -> int:
+        return self.spent_picodollars + self.reserved_picodollars
+
+
+class Accounts:
+    """The accounts of a policy; a new one for each day.
+
+    Args:
+        clock: what time it is.
+        timezone: where days begin at midnight.
+        max_conversations: so many conversations are remembered, the latest ones.
+    """
+
+    def __init__(self, clock: Clock, timezone: tzinfo, max_conversations: int) -> None:
+        self._clock = clock
+        self._timezone = timezone
+        self._max_conversations = max_conversations
+        self._conversations: OrderedDict[str, Account] = OrderedDict()
+        self._today = Account()
+        self._begins_s = self._ends_s = 0.0
+
+    @property
+    def today(self) -> Account:
+        """The account of the present day."""
+        now_s = self._clock.wall()
+        if not self._begins_s <= now_s < self._ends_s:
+            self._today = Account()
+            day = datetime.fromtimestamp(now_s, UTC).astimezone(self._timezone).date()
+            self._begins_s = self._midnight(day).timestamp()
+            self._ends_s = self._midnight(day + timedelta(days=1)).timestamp()
+        return self._today
+
+    @property
+    def next_day(self) -> datetime:
+        """When the present day ends, UTC."""
+        return datetime.fromtimestamp(self._ends_s, UTC)
+
+    def of_conversation(self, conversation_id: str) -> Account:
+        """The account of a conversation, which becomes the latest one."""
+        account = self._conversations.get(conversation_id)
+        if account is None:
+            account = self._conversations[conversation_id] = Account()
+            if len(self._conversations) > self._max_conversations:
+                self._conversations.popitem(last=False)
+        else:
+            self._conversations.move_to_end(conversation_id)
+        return account
+
+    def known_conversation(self, conversation_id: str) -> Account:
+        """The same for who only looks."""
+        return self._conversations.get(conversation_id) or Account()
+
+    def reset(self) -> None:
+        """Begin anew; what runs settles with the accounts that it began with."""
+        self._conversations.clear()
+        self._ends_s = 0.0
+
+    def _midnight(self, day: date) -> datetime:
+        return datetime.combine(day, time(), self._timezone)
+
+

@@ -1,0 +1,284 @@
+"""`SqliteStore`: answers in a file that outlives the process and that several may share.
+
+The file holds the answers in clear, and no prompts: only hashes of them.  It is readable by its
+owner alone.  SQLite waits for disks and locks, so it never runs on the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import threading
+import weakref
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from .._threads import reset_after_fork
+from ..errors import ConfigurationError, InvalidParameterError
+from .cache_key import FORMAT
+from .checks import check_number
+
+T = TypeVar("T")
+
+# Marks a file as ours, so that nobody's own database is ever written to: "LLMc" in ASCII.
+_APPLICATION_ID = 0x4C4C4D63
+# How long another process may hold the file before an answer goes without the cache, in seconds.
+_WAIT_FOR_OTHERS_S = 1.0
+# A hit is noted as a use no more often than this, in seconds: a note is a write.
+_NOTED_EVERY_S = 60.0
+_BESIDE = ("-wal", "-shm")
+
+_SCHEMA = """
+    CREATE TABLE answers (
+        key TEXT PRIMARY KEY, body BLOB NOT NULL, size INTEGER NOT NULL,
+        created_s REAL NOT NULL, used_s REAL NOT NULL
+    );
+    CREATE INDEX by_use ON answers (used_s, size);
+"""
+
+
+class SqliteStore:
+    """Keeps answers in a SQLite file; the least recently used one goes first.
+
+    ::
+
+        with SqliteStore("answers.sqlite") as store:
+            manager.add_policy(CachePolicy(store))
+
+    The file is opened by its first use, created if it is not there (mode 0600), and opened again if
+    it is used after `close`.  A damaged one is renamed to ``NAME.corrupt-TIME`` and a new one is
+    begun.
+
+    Its methods raise `ConfigurationError`: with the code ``cache_corrupt`` when a damaged file was
+    put aside, ``cache_unusable`` when there is no using it.
+
+    Args:
+        path: the file; its folder is created if it is not there.
+        max_entries: how many answers at most.
+        max_bytes: how many bytes they may have together; the file is a little larger.
+
+    Raises:
+        InvalidParameterError: a value cannot be.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        max_entries: int = 10_000,
+        max_bytes: int = 500_000_000,
+    ) -> None:
+        if not isinstance(path, str | os.PathLike) or not os.fspath(path):
+            raise InvalidParameterError(f"path must be the path of a file, got {path!r:.60}")
+        check_number("max_entries", max_entries, low=1, whole=True)
+        check_number("max_bytes", max_bytes, low=1, whole=True)
+        self.path = Path(path).absolute()
+        self.max_entries = max_entries
+        self.max_bytes = max_bytes
+        self._entries = self._size_bytes = 0
+        self._lock = threading.RLock()
+        self._open: list[sqlite3.Connection] = []
+        self._closer = weakref.finalize(self, _close, self._open)
+        reset_after_fork(self)
+
+    @property
+    def entries(self) -> int:
+        """How many answers it held when it was last looked at."""
+        return self._entries
+
+    @property
+    def size_bytes(self) -> int:
+        """How many bytes they had."""
+        return self._size_bytes
+
+    async def get(self, key: str, *, now_s: float, oldest_s: float) -> bytes | None:
+        """See `CacheStore.get`."""
+        return await self._do(lambda db: _read(db, key, now_s, oldest_s))
+
+    async def put(self, key: str, body: bytes, *, now_s: float) -> None:
+        """See `CacheStore.put`."""
+
+        def write(db: sqlite3.Connection) -> None:
+            with db:
+                db.execute(
+                    "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?)",
+                    (key, body, len(body), now_s, now_s),
+                )
+                self._make_room(db)
+
+        if len(body) <= self.max_bytes:
+            await self._do(write)
+
+    async def clear(self) -> None:
+        """See `CacheStore.clear`; the file becomes small."""
+
+        def forget(db: sqlite3.Connection) -> None:
+            with db:
+                db.execute("DELETE FROM answers")
+            self._entries = self._size_bytes = 0
+            with suppress(sqlite3.OperationalError):  # another process reads: it stays large
+                db.execute("VACUUM")
+                db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+        await self._do(forget)
+
+    def close(self) -> None:
+        """Close the file; what is written is complete.  Idempotent."""
+        with self._lock:
+            _close(self._open)
+
+    def __enter__(self) -> SqliteStore:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    # ---- inside ----------------------------------------------------------------------------------
+
+    async def _do(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        problem, result = await asyncio.to_thread(self._attempt, work)
+        if problem is not None:
+            raise problem
+        return result
+
+    def _attempt(self, work: Callable[[sqlite3.Connection], T]) -> tuple[Any, Any]:
+        """The error to raise, or None and what ``work`` returns."""
+        with self._lock:
+            try:
+                return None, work(self._connection())
+            except ConfigurationError as error:
+                return error, None
+            except (sqlite3.Error, OSError) as error:
+                damaged = _is_damage(error)
+                text = str(error)
+            self.close()
+            return self._put_aside(text) if damaged else _unusable(self.path, text), None
+
+    def _connection(self) -> sqlite3.Connection:
+        if not self._open:
+            self._open.append(_opened(self.path))
+            with self._open[0] as db:
+                self._make_room(db)
+        return self._open[0]
+
+    def _make_room(self, db: sqlite3.Connection) -> None:
+        """Forget what was not used for longest until the limits are kept."""
+        entries, size = db.execute(
+            "SELECT count(*), coalesce(sum(size), 0) FROM answers"
+        ).fetchone()
+        if entries > self.max_entries or size > self.max_bytes:
+            gone = []
+            for key, of_one in db.execute("SELECT key, size FROM answers ORDER BY used_s"):
+                if entries <= self.max_entries and size <= self.max_bytes:
+                    break
+                gone.append((key,))
+                entries, size = entries - 1, size - of_one
+            db.executemany("DELETE FROM answers WHERE key = ?", gone)
+        self._entries, self._size_bytes = entries, size
+
+    def _put_aside(self, text: str) -> ConfigurationError:
+        moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%fZ")
+        aside = self.path.with_name(f"{self.path.name}.corrupt-{moment}")
+        try:
+            self.path.rename(aside)
+            for ending in _BESIDE:
+                beside = self.path.with_name(self.path.name + ending)
+                if beside.exists():
+                    beside.rename(f"{aside}{ending}")
+        except OSError as error:
+            return _unusable(self.path, f"{text}; and it cannot be renamed: {error.strerror}")
+        return ConfigurationError(
+            f"the cache file {str(self.path)!r} is damaged ({text}); it was renamed to "
+            f"{aside.name!r}, and a new one is begun",
+            code="cache_corrupt",
+        )
+
+    def _after_fork(self) -> None:
+        """Forget the parent's connection without closing it: its locks belong to the parent."""
+        self._closer.detach()
+        _of_parents.append(self._open)
+        self._lock = threading.RLock()
+        self._open = []
+        self._closer = weakref.finalize(self, _close, self._open)
+
+
+_of_parents: list[list[sqlite3.Connection]] = []
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # SQLite would create it for everybody to read; the files beside it get the same mode.
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    db = sqlite3.connect(path, timeout=_WAIT_FOR_OTHERS_S, check_same_thread=False)
+    try:
+        _prepare(db, path)
+    except BaseException:  # whatever it is, nothing must stay open
+        db.close()
+        raise
+    return db
+
+
+def _prepare(db: sqlite3.Connection, path: Path) -> None:
+    if not _is_ready(db):
+        with db:
+            db.execute("BEGIN IMMEDIATE")
+            if not _is_ready(db):  # another process may have been quicker
+                _begin(db, path)
+    db.execute("PRAGMA journal_mode = WAL")
+    # After a crash of the machine the newest answers may be missing; the file is whole.
+    db.execute("PRAGMA synchronous = NORMAL")
+
+
+def _begin(db: sqlite3.Connection, path: Path) -> None:
+    owner = db.execute("PRAGMA application_id").fetchone()[0]
+    if owner != _APPLICATION_ID and db.execute("SELECT 1 FROM sqlite_master").fetchone():
+        raise _unusable(path, "it is a database of something else")
+    db.execute("DROP TABLE IF EXISTS answers")
+    for statement in filter(str.strip, _SCHEMA.split(";")):
+        db.execute(statement)
+    db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+    db.execute(f"PRAGMA user_version = {FORMAT}")
+
+
+def _is_ready(db: sqlite3.Connection) -> bool:
+    marks = [db.execute(f"PRAGMA {p}").fetchone()[0] for p in ("application_id", "user_version")]
+    return marks == [_APPLICATION_ID, FORMAT]
+
+
+def _read(db: sqlite3.Connection, key: str, now_s: float, oldest_s: float) -> bytes | None:
+    query = "SELECT body, created_s, used_s FROM answers WHERE key = ?"
+    row = db.execute(query, (key,)).fetchone()
+    if row is None:
+        return None
+    body, created_s, used_s = row
+    if created_s < oldest_s:
+        with db:
+            db.execute("DELETE FROM answers WHERE key = ?", (key,))
+        return None
+    if now_s > used_s + _NOTED_EVERY_S:
+        with db:
+            db.execute("UPDATE answers SET used_s = ? WHERE key = ?", (now_s, key))
+    return bytes(body)
+
+
+def _is_damage(error: Exception) -> bool:
+    """Whether the file itself is bad, and not only out of reach for now."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return code is not None and (code & 0xFF) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def _unusable(path: Path, text: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"the cache file {str(path)!r} cannot be used: {text}",
+        code="cache_unusable",
+        hint="give SqliteStore a file of its own, in a folder that can be written to",
+    )
+
+
+def _close(connections: list[sqlite3.Connection]) -> None:
+    while connections:
+        connections.pop().close()

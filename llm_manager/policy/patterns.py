@@ -1,0 +1,32 @@
+"""Which models a policy is for, as patterns such as ``"gpt-4o*"``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from fnmatch import translate
+
+from ..checks import shown
+from ..errors import InvalidParameterError
+
+
+def model_filter(patterns: str | Iterable[str] | None) -> Callable[[str], object]:
+    """Tells of the id of a model whether a pattern fits; without patterns all models do.
+
+    ``*`` stands for any text, ``?`` for one character; upper and lower case differ.
+
+    Raises:
+        InvalidParameterError: a pattern is no text, or there is none.
+    """
+    if patterns is None:
+        return _any
+    given = (patterns,) if isinstance(patterns, str) else tuple(patterns)
+    if not given or not all(isinstance(p, str) and p for p in given):
+        raise InvalidParameterError(
+            f"models must be patterns such as 'gpt-4o*', got {shown(given)}"
+        )
+    return re.compile("|".join(map(translate, given))).match
+
+
+def _any(model: str) -> bool:
+    return True

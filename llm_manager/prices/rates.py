@@ -1,0 +1,93 @@
+"""`Quote`: the prices of one model at one time, ready to be multiplied with token counts."""
+
+from __future__ import annotations
+
+from datetime import date
+
+import msgspec
+
+from ..messages import ModelPrice, Usage
+from .cost import Cost
+
+_MILLION = 1_000_000
+
+
+class Rates(msgspec.Struct, frozen=True, gc=False):
+    """US dollars per million tokens; None: nobody says, so that such tokens have no known price.
+
+    Attributes:
+        input, output: of what is read and written.
+        cached: of what is read from the service's cache.
+        cache_write: of what is written to it.
+        reasoning: of reasoning.
+        request: US dollars for each request.
+    """
+
+    input: float | None = None
+    output: float | None = None
+    cached: float | None = None
+    cache_write: float | None = None
+    reasoning: float | None = None
+    request: float = 0.0
+
+
+class Quote(msgspec.Struct, frozen=True, gc=False):
+    """Prices of a model, and who says so.
+
+    Attributes:
+        base: for usual prompts.
+        tiers: for long ones: ``(tokens, rates)``, ascending; rates hold for all tokens of a request
+            whose prompt has more than so many.
+        source, price_date: as in `Cost`.
+    """
+
+    base: Rates
+    tiers: tuple[tuple[int, Rates], ...] = ()
+    source: str = ""
+    price_date: date | None = None
+
+    @property
+    def price(self) -> ModelPrice:
+        """For people to read; those of usual prompts."""
+        base = self.base
+        return ModelPrice(
+            input_usd=base.input, output_usd=base.output, cached_input_usd=base.cached
+        )
+
+    def cost(self, usage: Usage) -> Cost | None:
+        """What ``usage`` costs; None if something in it has no price."""
+        rates, prompt, cached = self.base, usage.prompt_tokens, usage.cached_tokens
+        for more_than_tokens, of_tier in self.tiers:
+            if prompt > more_than_tokens:
+                rates = of_tier
+        reasoning = usage.reasoning_tokens if rates.reasoning is not None else 0
+        plain, written = prompt - cached, usage.completion_tokens - reasoning
+        cost_input = cost_cached = cost_output = 0.0
+        if usage.cache_write_tokens and rates.cache_write is not None:
+            plain -= usage.cache_write_tokens
+            cost_input = usage.cache_write_tokens * rates.cache_write / _MILLION
+        if cached:
+            each = rates.cached if rates.cached is not None else rates.input
+            if each is None:
+                return None
+            cost_cached = cached * each / _MILLION
+        if plain > 0:
+            if rates.input is None:
+                return None
+            cost_input += plain * rates.input / _MILLION
+        if written > 0:
+            if rates.output is None:
+                return None
+            cost_output = written * rates.output / _MILLION
+        if reasoning and rates.reasoning is not None:
+            cost_output += reasoning * rates.reasoning / _MILLION
+        cost_input += cost_cached + rates.request
+        return Cost(
+            usd=cost_input + cost_output,
+            input_usd=cost_input,
+            output_usd=cost_output,
+            cached_usd=cost_cached,
+            estimated=usage.estimated,
+            source=self.source,
+            price_date=self.price_date,
+        )

@@ -1,0 +1,155 @@
+"""The settings file: TOML, in the folder where the platform wants such files.
+
+::
+
+    [defaults]                        for every provider
+    timeouts = { total_s = 120 }
+
+    [providers.work-openai]           one provider; create_provider("work-openai")
+    kind = "openai"                   what it is; default: its name
+    api_key = "keyring:openai/work"
+    default_model = "gpt-5"
+    default_parameters = { temperature = 0.2 }
+
+    [rows.my-gateway]                 a kind of one's own, of the OpenAI dialect; fields of `Row`
+    base_url = "https://gateway.example/v1"
+
+What this module must not do: know what a setting of a provider means.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import stat
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..config import check_id
+from ..errors import ConfigurationError, InvalidParameterError
+from .constructors import Constructor
+from .names import DEFAULTS, named, unknown
+
+VARIABLE = "LLM_MANAGER_CONFIG"
+"""Environment variable with another path of the settings file; empty: there is none."""
+FILE_LIMIT_BYTES = 1024 * 1024
+
+_TABLES = ("defaults", "providers", "rows")
+_OF_DEFAULTS = Constructor(types={}, takes_any=False)
+
+Table = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class SettingsFile:
+    """What a settings file says.
+
+    Attributes:
+        path: where it is, or would be; None: there is none.
+        defaults: for every provider.
+        providers: for one provider each, by id.
+        rows: fields of `Row` by kind.
+        others_can_read: whether it can be read by other users of this machine.
+    """
+
+    path: Path | None = None
+    defaults: Table = field(default_factory=dict, repr=False)
+    providers: Mapping[str, Table] = field(default_factory=dict, repr=False)
+    rows: Mapping[str, Table] = field(default_factory=dict, repr=False)
+    others_can_read: bool = False
+
+    @property
+    def shown_path(self) -> str:
+        """The path, short, for people."""
+        path, home = str(self.path), str(Path.home())
+        return f"~{path[len(home) :]}" if path.startswith(home + os.sep) else path
+
+
+def settings_path(environment: Mapping[str, str] | None = None) -> Path | None:
+    """Where the settings file is, or would be; None if there shall be none."""
+    given = (os.environ if environment is None else environment).get(VARIABLE)
+    if given is not None:
+        return Path(given).expanduser() if given.strip() else None
+    platformdirs = importlib.import_module("platformdirs")
+    folder: Path = platformdirs.user_config_path("llm_manager", appauthor=False)
+    return folder / "config.toml"
+
+
+def read_settings_file(path: Path | None) -> SettingsFile:
+    """Read a settings file; one that does not exist says nothing.
+
+    Raises:
+        ConfigurationError: it cannot be read, or is no TOML; the text names file and line.
+        InvalidParameterError: a table or a key of it is none that there is.
+    """
+    if path is None:
+        return SettingsFile()
+    text, mode = _text_and_mode(path)
+    if text is None:
+        return SettingsFile(path)
+    tables = _parsed(text, path)
+    for name in tables:
+        if name not in _TABLES:
+            raise unknown(name, name, _TABLES)
+    found = {name: _table(name, tables.get(name, {})) for name in _TABLES}
+    for group in ("providers", "rows"):
+        for id, table in found[group].items():
+            _table(f"{group}.{id}", table)
+            check_id(id, f"{group.removesuffix('s')} in {path}")
+    _check_defaults(found["defaults"])
+    return SettingsFile(
+        path,
+        defaults=found["defaults"],
+        providers=found["providers"],
+        rows=found["rows"],
+        others_can_read=os.name == "posix" and bool(mode & 0o077),
+    )
+
+
+def _text_and_mode(path: Path) -> tuple[str | None, int]:
+    try:
+        found = path.stat()
+        if stat.S_ISREG(found.st_mode) and found.st_size <= FILE_LIMIT_BYTES:
+            return path.read_text("utf-8-sig"), found.st_mode
+    except FileNotFoundError:
+        return None, 0
+    except OSError as error:
+        problem = error.strerror or type(error).__name__
+    except UnicodeDecodeError:
+        problem = "it is not UTF-8"
+    else:
+        large = stat.S_ISREG(found.st_mode)
+        problem = "it is larger than 1 MiB" if large else "it is no plain file"
+    raise ConfigurationError(
+        f"the settings file {path} cannot be read: {problem}", hint=_advice(path)
+    )
+
+
+def _parsed(text: str, path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        problem = str(error)  # it tells line and column, and nothing of what stands there
+    raise ConfigurationError(
+        f"the settings file {path} is no valid TOML: {problem}", hint=_advice(path)
+    )
+
+
+def _advice(path: Path) -> str:
+    return f"repair {path}, or name another file in {VARIABLE}"
+
+
+def _table(place: str, value: object) -> Table:
+    if not isinstance(value, dict):
+        raise InvalidParameterError(f"{place}: must be a table, got {type(value).__name__}")
+    return value
+
+
+def _check_defaults(table: Table) -> None:
+    """Refuse what is no option of requests; the values are looked at with those of a provider."""
+    for path, keys, _ in named(table, _OF_DEFAULTS, lambda keys: ".".join(("defaults", *keys))):
+        if path[0] != DEFAULTS:
+            raise unknown(".".join(("defaults", *keys)), keys[-1], (DEFAULTS, "timeouts"))

@@ -1,0 +1,274 @@
+"""Keys that are kept elsewhere: in a variable, a keyring, a file, or by a function.
+
+::
+
+    env:NAME                 an environment variable
+    keyring:service/name     the operating system's keyring (extra ``keyring``)
+    file:path                a file that nobody else may read
+
+A keyring or a file is read in a thread where an event loop runs, once, and again when the key is
+refused.  What this module must not do: put a key into an error, a log, or a repr.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import os
+import stat
+import threading
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from ..config import KeySource, Secret, check_key
+from ..errors import (
+    AuthenticationError,
+    ConfigurationError,
+    DependencyMissingError,
+    InvalidParameterError,
+    LLMError,
+)
+from ..redaction import redact
+
+SCHEMES = ("env", "keyring", "file")
+KEY_FILE_LIMIT_BYTES = 64 * 1024
+
+
+def is_reference(value: object) -> bool:
+    """Whether it says where a key is, and is no key."""
+    return isinstance(value, str) and value.partition(":")[0] in SCHEMES and ":" in value
+
+
+def as_secret(value: Any, where: str) -> Any:
+    """``value``, wrapped if it is a key itself, so that it cannot be shown by mistake.
+
+    Raises:
+        AuthenticationError: it is a key that cannot be sent.
+    """
+    if not isinstance(value, str) or is_reference(value):
+        return value
+    return Secret(check_key(value, where))
+
+
+def resolve_secret(reference: Any, where: str) -> KeySource:
+    """What `ApiKey` takes, for a key as settings name it.
+
+    A variable and a file are looked at now, so that a mistake is found early; a keyring, which may
+    ask its user for a password, when the key is needed.
+
+    Args:
+        reference: ``env:NAME``, ``keyring:service/name``, ``file:path``, the key itself, a
+            `Secret`, or a function (coroutine function) that returns the key.
+        where: the setting's place, for errors.
+
+    Raises:
+        AuthenticationError: there is no key at that place.
+        ConfigurationError: no place can be written like this; or others can read the file.
+        InvalidParameterError: it is none of these.
+    """
+    if reference is None or isinstance(reference, Secret) or callable(reference):
+        return reference
+    if not isinstance(reference, str):
+        raise InvalidParameterError(
+            f"{where}: must be text or a function, got {type(reference).__name__}"
+        )
+    if is_reference(reference):
+        return StoredKey(reference, where)
+    return Secret(check_key(reference, where))
+
+
+class StoredKey:
+    """A key that is read where its reference says, when it is needed; made by `resolve_secret`.
+
+    Args:
+        reference: see `resolve_secret`.
+        where: the setting's place, for errors.
+    """
+
+    def __init__(self, reference: str, where: str) -> None:
+        self.reference = reference
+        self.where = where
+        scheme, _, rest = reference.partition(":")
+        self._is_quick = scheme == "env"
+        self._read = _READERS[scheme](rest.strip(), self)
+        self._lock = threading.Lock()
+        self._latest: Secret | None = None
+        self._times_read = 0
+
+    def __repr__(self) -> str:
+        return f"StoredKey({self._shown})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, StoredKey) and self.reference == other.reference
+
+    def __hash__(self) -> int:
+        return hash(self.reference)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return StoredKey, (self.reference, self.where)
+
+    def __call__(self) -> str | Awaitable[str]:
+        """The key; to be awaited if it has to be read first and an event loop runs here.
+
+        Raises:
+            LLMError: it cannot be read.
+        """
+        if self._is_quick:
+            return self._read()
+        if self._latest is not None:
+            return self._latest.reveal()
+        if asyncio._get_running_loop() is not None:
+            return self.reread()
+        return self.read_now()
+
+    async def reread(self) -> str:
+        """The key as it is now, read in a thread; several who ask at once share one reading."""
+        return await asyncio.to_thread(self._newer_than, self._times_read)
+
+    def read_now(self) -> str:
+        """The key, read without regard to an event loop.
+
+        Raises:
+            LLMError: it cannot be read.
+        """
+        return self._newer_than(self._times_read)
+
+    def _newer_than(self, times_read: int) -> str:
+        with self._lock:
+            if self._latest is None or self._times_read == times_read:
+                self._latest = Secret(self._read())
+                self._times_read += 1
+            return self._latest.reveal()
+
+    def missing(self, what: str, hint: str) -> AuthenticationError:
+        """The error for a key that is not where its reference says."""
+        return AuthenticationError(
+            f"{self.where}: no key at {self._shown}: {what}",
+            code="auth_missing",
+            hint=redact(hint),
+        )
+
+    def unusable(self, what: str, hint: str) -> ConfigurationError:
+        """The error for a reference that cannot work."""
+        return ConfigurationError(f"{self.place} {what}", hint=redact(hint))
+
+    @property
+    def place(self) -> str:
+        """Where the key is, for errors."""
+        return f"{self.where}: {self._shown}"
+
+    @property
+    def _shown(self) -> str:
+        # Somebody may have written the key itself behind the colon.
+        return redact(repr(self.reference))
+
+
+def _variable(name: str, key: StoredKey) -> Callable[[], str]:
+    if not name or "=" in name or any(map(str.isspace, name)):
+        raise key.unusable("names no environment variable", "write env:NAME")
+
+    def read() -> str:
+        value = os.environ.get(name)
+        if not value:
+            state = "is not set" if value is None else "is empty"
+            raise key.missing(f"the environment variable {state}", f"set {name}")
+        return check_key(value, key.place)
+
+    read()
+    return read
+
+
+def _file(path: str, key: StoredKey) -> Callable[[], str]:
+    file = Path(path).expanduser()
+    if not path or not file.is_absolute():
+        hint = "write file:/the/whole/path or file:~/path"
+        raise key.unusable("names no file by its whole path", hint)
+
+    def read() -> str:
+        _check_private(file, key)
+        try:
+            with file.open("rb") as opened:
+                held = opened.read(KEY_FILE_LIMIT_BYTES + 1)
+        except OSError as error:
+            problem = error.strerror or type(error).__name__
+        else:
+            return _text_of(held, file, key)
+        raise key.missing(problem, f"make {str(file)!r} readable for this user, and for no other")
+
+    _check_private(file, key)
+    return read
+
+
+def _check_private(file: Path, key: StoredKey) -> None:
+    """Refuse a file that is missing, no plain file, or readable by others."""
+    try:
+        mode = file.stat().st_mode
+    except OSError as error:
+        problem = error.strerror or type(error).__name__
+    else:
+        if not stat.S_ISREG(mode):
+            raise key.unusable("is no plain file", "name a file that holds nothing but the key")
+        if os.name == "posix" and mode & 0o077:
+            raise key.unusable(
+                f"can be read or written by others (mode {stat.S_IMODE(mode):04o})",
+                f"chmod 600 {str(file)!r}",
+            )
+        return
+    raise key.missing(problem, f"write the key into {str(file)!r}, with mode 0600")
+
+
+def _text_of(held: bytes, file: Path, key: StoredKey) -> str:
+    if not held.strip():
+        raise key.missing("the file is empty", f"write the key into {str(file)!r}")
+    if len(held) > KEY_FILE_LIMIT_BYTES:
+        raise key.unusable("is too large for a key", "name a file that holds nothing but the key")
+    return check_key(held.decode("utf-8", "replace"), key.place)
+
+
+def _keyring(entry: str, key: StoredKey) -> Callable[[], str]:
+    service, _, name = entry.partition("/")
+    if not service or not name:
+        raise key.unusable("names no entry of a keyring", "write keyring:service/name")
+
+    def read() -> str:
+        value = _from_keyring(service, name, key)
+        if not value:
+            raise key.missing(
+                "the keyring has no such entry", f"keyring set {service} {name}, and type the key"
+            )
+        return check_key(value, key.place)
+
+    return read
+
+
+def _from_keyring(service: str, name: str, key: StoredKey) -> str | None:
+    failure: LLMError
+    try:
+        keyring = importlib.import_module("keyring")
+        none_there = importlib.import_module("keyring.errors").NoKeyringError
+    except ImportError:
+        failure = DependencyMissingError(f"{key.place} needs the package keyring", extra="keyring")
+    else:
+        try:
+            value: str | None = keyring.get_password(service, name)
+        except none_there:
+            failure = key.unusable(
+                "cannot be read: this machine has no keyring, as is usual without a desktop",
+                "use env:NAME or file:path there",
+            )
+        except Exception as error:  # noqa: BLE001 - backends let out errors of their own libraries
+            kind = f"{type(error).__module__}.{type(error).__qualname__}"
+            failure = key.unusable(
+                f"cannot be read: the keyring fails with {kind}", "unlock the keyring"
+            )
+        else:
+            return value
+    raise failure
+
+
+_READERS: dict[str, Callable[[str, StoredKey], Callable[[], str]]] = {
+    "env": _variable,
+    "file": _file,
+    "keyring": _keyring,
+}

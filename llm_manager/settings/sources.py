@@ -1,0 +1,204 @@
+"""What file, environment and code say of one provider, value by value, each looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from ..config import Secret, check_id
+from ..errors import InvalidParameterError
+from ..messages import LLMRequestOptions
+from .constructors import UNKNOWN, Constructor
+from .environment import Variable, variables, written
+from .file import SettingsFile
+from .layers import Layer, Path, Setting
+from .names import DEFAULTS, named
+from .references import as_secret
+from .values import checked_option, checked_setting, takes_text, takes_texts
+
+_KEY: Path = ("api_key",)
+_PRIVATE = frozenset({"headers", "row", "proxy"})
+_OPTION_TYPES = {f.name: f.type for f in msgspec.structs.fields(LLMRequestOptions)}
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Where settings come from, as they are at one moment.
+
+    Attributes:
+        file: the settings file.
+        environment: environment variables.
+        code: what was set in code, by id of the provider.
+    """
+
+    file: SettingsFile
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+    code: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
+
+    def ids(self, kinds: Mapping[str, str]) -> list[str]:
+        """The providers that have settings of their own, in the order of their writing.
+
+        One that only environment variables name is a kind, or it has a variable for its kind.
+
+        Args:
+            kinds: ids of kinds by the way in which variables write them.
+        """
+        found = list(dict.fromkeys([*self.file.providers, *self.code]))
+        spelt = {written(id) for id in found}
+        for provider, its in _by_provider(self.environment).items():
+            says_kind = any(variable.keys == ("kind",) for variable in its)
+            if provider not in spelt and (provider in kinds or says_kind):
+                found.append(kinds.get(provider) or provider.lower().replace("_", "-"))
+        return found
+
+    def have(self, id: str) -> bool:
+        """Whether they say anything of a provider."""
+        return (
+            id in self.file.providers
+            or id in self.code
+            or written(id) in _by_provider(self.environment)
+        )
+
+    def strays(self, ids: list[str]) -> list[Variable]:
+        """Variables with settings of a provider that nobody knows."""
+        spelt = {written(id) for id in ids}
+        return [v for v in variables(self.environment) if v.provider not in spelt]
+
+    def kind_of(self, id: str) -> str:
+        """What a provider is an instance of; its id if nothing says it.
+
+        Raises:
+            InvalidParameterError: it is written as something that cannot be a kind.
+        """
+        kind = id
+        for layer in self._own_layers(id, UNKNOWN, False):
+            setting = layer.get(("kind",))
+            if setting is not None:
+                kind = _checked(("kind",), setting.value, UNKNOWN, setting.place)
+        return kind
+
+    def layers(self, id: str, constructor: Constructor) -> list[Layer]:
+        """What each of them says of a provider, weakest first.
+
+        Raises:
+            InvalidParameterError: a name or a value is wrong; the text begins with its place.
+        """
+        return [self._defaults(constructor), *self._own_layers(id, constructor, True)]
+
+    def _own_layers(self, id: str, constructor: Constructor, look: bool) -> Iterator[Layer]:
+        path, code = f"file {self.file.shown_path}", self.code.get(id, {})
+        yield _layer(f"providers.{id}", self.file.providers.get(id, {}), path, constructor, look)
+        yield _environment_layer(id, self.environment, constructor, look)
+        yield _layer(f"providers.{id}", code, "code", constructor, look)
+
+    def _defaults(self, constructor: Constructor) -> Layer:
+        if not constructor.takes("default_options"):
+            return {}
+        origin = f"file {self.file.shown_path} [defaults]"
+        return _layer("defaults", self.file.defaults, origin, constructor, True)
+
+
+def is_private(path: Path) -> bool:
+    """Whether the value of a setting is never shown: it is a key, or may hold one."""
+    return path[0] in _PRIVATE or path == _KEY
+
+
+def _layer(
+    at: str, table: Mapping[Any, Any], origin: str, constructor: Constructor, look: bool
+) -> Layer:
+    """One table of settings; ``look`` says whether values are looked at."""
+    layer: dict[Path, Setting] = {}
+
+    def place(keys: tuple[str, ...]) -> str:
+        return ".".join((at, *keys))
+
+    for path, keys, value in named(table, constructor, place):
+        checked = _checked(path, value, constructor, place(keys)) if look else value
+        _take(layer, path, Setting(checked, origin, place(keys)), place(keys))
+    return layer
+
+
+def _environment_layer(
+    id: str, environment: Mapping[str, str], constructor: Constructor, look: bool
+) -> Layer:
+    layer: dict[Path, Setting] = {}
+    for variable in _by_provider(environment).get(written(id), ()):
+        for path, setting in _settings_of(variable, constructor, look):
+            earlier = layer.get(path)
+            layer[path] = setting if earlier is None else _both(earlier, setting)
+    return layer
+
+
+def _settings_of(
+    variable: Variable, constructor: Constructor, look: bool
+) -> Iterator[tuple[Path, Setting]]:
+    """What one variable says: one value, or those of a table."""
+    value = variable.value()
+
+    def place(_: tuple[str, ...]) -> str:
+        return variable.name
+
+    is_number = isinstance(value, bool | int | float)
+    for path, _, inner in named(variable.nested(value), constructor, place):
+        meant = inner
+        if _wants_text(path, constructor, whole=inner is value) and (is_number or path == _KEY):
+            text = variable.nested(variable.text.strip())
+            meant = next(inner for _, _, inner in named(text, constructor, place))
+        checked = _checked(path, meant, constructor, variable.name) if look else meant
+        yield path, Setting(checked, f"environment {variable.name}", variable.name)
+
+
+def _both(one: Setting, other: Setting) -> Setting:
+    """Two variables about the same setting: they may be parts of a table."""
+    if not (isinstance(one.value, dict) and isinstance(other.value, dict)):
+        return other
+    origin = f"{one.origin}, {other.place}"
+    return Setting({**one.value, **other.value}, origin, other.place)
+
+
+def _by_provider(environment: Mapping[str, str]) -> dict[str, list[Variable]]:
+    found: dict[str, list[Variable]] = {}
+    for variable in variables(environment):
+        found.setdefault(variable.provider, []).append(variable)
+    return found
+
+
+def _wants_text(path: Path, constructor: Constructor, *, whole: bool) -> bool:
+    """Whether a setting, or what is inside of it, is a text, also where it looks like a number."""
+    if path in (_KEY, ("kind",)):
+        return True
+    if path[0] == DEFAULTS:
+        return len(path) == 2 and takes_text(_OPTION_TYPES.get(path[1]))
+    annotation = constructor.types.get(path[0])
+    return takes_text(annotation) if whole else takes_texts(annotation)
+
+
+def _take(layer: dict[Path, Setting], path: Path, setting: Setting, place: str) -> None:
+    if path in layer:
+        raise InvalidParameterError(
+            f"{place}: it stands there twice, as {layer[path].place} as well",
+            hint="take one of them out",
+        )
+    layer[path] = setting
+
+
+def _checked(path: Path, value: Any, constructor: Constructor, place: str) -> Any:
+    if path[0] == DEFAULTS:
+        return checked_option(path[1:], value, place)
+    if path == ("kind",):
+        try:
+            return check_id(value, "kind of provider")
+        except InvalidParameterError as error:
+            problem = error.message
+        raise InvalidParameterError(f"{place}: {problem}")
+    if path == _KEY:
+        if value is not None and not isinstance(value, str | Secret) and not callable(value):
+            raise InvalidParameterError(
+                f"{place}: must be text or a function, got {type(value).__name__}"
+            )
+        return as_secret(value, place)
+    annotation = constructor.types.get(path[0])
+    return checked_setting(value, annotation, place, private=is_private(path))
