@@ -170,6 +170,15 @@ _WHERE = {
     "startup": ("register_configured",),
     "providers.unusable": ("UnusableProvider",),
     "reloading": ("watch_settings", "reload_settings", "SettingsReloaded"),
+    "prices": ("PriceBook", "Cost"),
+    "policy.cache": ("CachePolicy",),
+    "policy.cache_store": ("MemoryStore",),
+    "policy.cache_sqlite": ("SqliteStore",),
+    "policy.budget": ("BudgetPolicy",),
+    "observe.cost": ("CostTracker",),
+    "counting.manager": ("TokenManager",),
+    "counting.fitting": ("fits", "Fit"),
+    "counting.trimming": ("trim_messages", "Trimmed"),
 }
 _MODULE_OF = {name: module for module, names in _WHERE.items() for name in names}
 
@@ -178,6 +187,11 @@ __all__ = ["__version__", *_MODULE_OF]
 if TYPE_CHECKING:
     from ._blocking import run_sync as run_sync
     from .config import Secret as Secret
+    from .counting.fitting import Fit as Fit
+    from .counting.fitting import fits as fits
+    from .counting.manager import TokenManager as TokenManager
+    from .counting.trimming import Trimmed as Trimmed
+    from .counting.trimming import trim_messages as trim_messages
     from .discovery import Discovered as Discovered
     from .discovery import discover as discover
     from .emitter import EventEmitter as EventEmitter
@@ -275,6 +289,7 @@ if TYPE_CHECKING:
     from .messages import Usage as Usage
     from .messages import UsageDelta as UsageDelta
     from .messages import VectorsDelta as VectorsDelta
+    from .observe.cost import CostTracker as CostTracker
     from .observe.health import ProviderHealth as ProviderHealth
     from .observe.log_events import log_events as log_events
     from .observe.log_records import RedactionFilter as RedactionFilter
@@ -290,6 +305,10 @@ if TYPE_CHECKING:
     from .observe.tracing import Tracing as Tracing
     from .policy import Host as Host
     from .policy import Stage as Stage
+    from .policy.budget import BudgetPolicy as BudgetPolicy
+    from .policy.cache import CachePolicy as CachePolicy
+    from .policy.cache_sqlite import SqliteStore as SqliteStore
+    from .policy.cache_store import MemoryStore as MemoryStore
     from .policy.circuit import CircuitBreaker as CircuitBreaker
     from .policy.cooldown import CooldownPolicy as CooldownPolicy
     from .policy.deadline import DeadlinePolicy as DeadlinePolicy
@@ -300,6 +319,8 @@ if TYPE_CHECKING:
     from .portability.report import PortabilityItem as PortabilityItem
     from .portability.report import PortabilityReport as PortabilityReport
     from .portability.report import portability_report as portability_report
+    from .prices import Cost as Cost
+    from .prices import PriceBook as PriceBook
     from .provider import BaseLLMProvider as BaseLLMProvider
     from .provider import default_policies as default_policies
     from .providers.anthropic import AnthropicProvider as AnthropicProvider

@@ -128,6 +128,9 @@ class Connection:
         self._streams: weakref.WeakValueDictionary[str, LLMStream] = weakref.WeakValueDictionary()
         self._drained: list[asyncio.Future[None]] = []
         self._arriving = 0
+        self.at_best: Callable[[], tuple[ProviderStatus, Reason]] | None = None
+        """For a provider that consists of others: how usable they leave it.  Then it is they who
+        are judged by their requests, and it by them; see `conclude`."""
         self._soft_failures = 0
         self._verified_s: float | None = None
         self._last_error: LLMError | None = None
@@ -348,6 +351,8 @@ class Connection:
         """A request failed: what does that say about the provider?"""
         if epoch != self._machine.state.epoch:
             self._machine.stale_evidence += 1
+        elif self.at_best is not None:
+            pass  # those it was passed on to have been judged by it
         elif isinstance(error, RequestCancelledError) or not is_evidence(error):
             pass  # says nothing about the provider
         elif self._machine.state.circuit == "open":
@@ -376,6 +381,18 @@ class Connection:
                 self._settle()  # a server that was killed looks like one that stumbled
         else:
             self.succeeded(epoch)  # it answered, though not what was hoped for
+
+    def conclude(self, error: LLMError | None) -> None:
+        """Others show whether it can be used (``error`` is None) or not; see `at_best`."""
+        epoch = self._machine.state.epoch
+        if self.status is S.FAILED:
+            if error is None or not is_permanent(error):
+                self._settle()
+        elif error is not None:
+            self._judge(error, epoch)
+        elif self.status.live:
+            self._proven()
+            self._usable(S.CONNECTED, Reason.RECOVERED, epoch)
 
     # ---- one attempt -----------------------------------------------------------------------------
 
@@ -513,6 +530,8 @@ class Connection:
 
     def _usable(self, status: ProviderStatus, reason: Reason, epoch: int) -> None:
         circuit: Circuit = "closed"
+        if self.at_best is not None:
+            status, reason = self.at_best()
         if self._machine.state.circuit != "closed" and self._refuses_answers:
             if self._is_left_alone():
                 return

@@ -90,7 +90,7 @@ from .reconfiguring import Reconfigurable
 from .status import ErrorInfo, LLMProviderStatus, ProviderStatus
 from .stream import Assembly, LLMStream, StreamCallback
 from .supervisor import Backoff
-from .tokens import estimate_prompt_tokens
+from .tokens import OPENAI_VOCABULARIES, ImageRule, Vocabularies, count_prompt
 from .wire import Codec
 
 _numbers = itertools.count(1)
@@ -136,6 +136,12 @@ class BaseLLMProvider(Reconfigurable, Asking):
     """Waits between attempts to reconnect, for this kind of provider."""
     probe_interval_s: float | None = None
     """How often this kind of provider is looked after while idle, in seconds; None: never."""
+    image_rule: ImageRule | None = None
+    """How its service counts the tokens of a picture; None: all pictures are taken for equal."""
+    vocabularies: Vocabularies = OPENAI_VOCABULARIES
+    """Which vocabulary of tiktoken its models have, by their names."""
+    counts_as: Literal["provider", "tokenizer"] = "provider"
+    """Who answers `_count_tokens`: a service, or the model's own tokenizer on this machine."""
     is_composite: bool = False
     """Whether it passes requests on to other providers, which announce them as well."""
     is_local: bool = False
@@ -535,7 +541,8 @@ class BaseLLMProvider(Reconfigurable, Asking):
         """How many tokens a prompt has, tool definitions included; costs nothing.
 
         Returns:
-            The provider's own count, where it has one; otherwise an estimate that says so.
+            The provider's own count, where it has one; otherwise tiktoken's, where its vocabulary
+            lies on this machine; otherwise an estimate that says so and how far off it may be.
 
         Raises:
             InvalidParameterError: an argument is wrong.
@@ -547,8 +554,8 @@ class BaseLLMProvider(Reconfigurable, Asking):
                 with self._masked(request):
                     counted = await self._count_tokens(request)
             if counted is not None:
-                return TokenCount(tokens=counted)
-        return TokenCount(tokens=estimate_prompt_tokens(request), estimated=True, method="estimate")
+                return TokenCount(tokens=counted, method=self.counts_as)
+        return await count_prompt(request, self.image_rule, self.vocabularies)
 
     def get_capabilities(self, model: str | None = None) -> LLMCapabilities:
         """What the provider, or one of its models, can do, and who says so; asks nobody.
@@ -623,7 +630,7 @@ class BaseLLMProvider(Reconfigurable, Asking):
         **content: Any,
     ) -> LLMStream:
         request = self._request(model, options, operation, **content)
-        assembly, interrupter = Assembly(request, self.id), Interrupter()
+        assembly, interrupter = Assembly(request, self.id, self.image_rule), Interrupter()
         stream = LLMStream(
             self._ask(request, assembly, interrupter),
             assembly,

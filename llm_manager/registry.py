@@ -11,6 +11,7 @@ import importlib
 import importlib.util
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from difflib import get_close_matches
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -49,6 +50,10 @@ _kinds: dict[str, str | Factory] = {
     "huggingface": "llm_manager.providers.huggingface:HuggingFaceProvider",
     "litellm": "llm_manager.providers.litellm:LiteLLMProvider",
     "compatible": "llm_manager.providers.compatible:OpenAICompatibleProvider",
+    "fallback": "llm_manager.composites.fallback:FallbackProvider",
+    "multi": "llm_manager.composites.multi:MultiProvider",
+    "switching": "llm_manager.composites.switching:SwitchingProvider",
+    "balanced": "llm_manager.composites.balanced:BalancedProvider",
 }
 
 # What a kind needs besides this library's own dependencies.
@@ -65,7 +70,8 @@ def is_installed(kind: str) -> bool:
 
     A provider that the settings name is as good as its kind.
     """
-    kind = get_settings().kind_of(kind)
+    with suppress(LLMError):  # whoever makes one is told what is wrong with the settings
+        kind = get_settings().kind_of(kind)
     needed = _LIBRARIES.get(kind, ())
     return kind in kinds() and all(importlib.util.find_spec(name) for name in needed)
 
@@ -116,7 +122,10 @@ def kinds() -> list[str]:
 
     Kinds that the settings file describes are among them; named instances of kinds are not.
     """
-    return sorted({*_Kinds().names(), *get_settings().rows})
+    found = {*_Kinds().names()}
+    with suppress(LLMError):  # whoever makes a provider is told what is wrong with the file
+        found |= get_settings().rows.keys()
+    return sorted(found)
 
 
 def plugin_kinds() -> list[str]:
@@ -178,13 +187,14 @@ async def follow_settings(provider: BaseLLMProvider) -> tuple[str, ...]:
     made = _made_of_settings.get(provider)
     if made is None:
         return ()
-    configured = get_settings().for_provider(made.name)
-    if configured.kind != made.kind:
+    kind = get_settings().kind_of(made.name)
+    if kind != made.kind:
         raise ConfigurationError(
             f"providers.{made.name}.kind: a provider of the kind {made.kind!r} cannot become "
-            f"one of the kind {configured.kind!r}",
+            f"one of the kind {kind!r}",
             hint="unregister it, and register it again",
         )
+    configured = get_settings().for_provider(made.name)
     now = _arguments(configured, made.given)
     changes = GivenSettings(_changes(made.arguments, now, configured.constructor))
     if not changes:

@@ -14,22 +14,21 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Iterator
-from contextlib import suppress
-from pathlib import Path
 from typing import Self, TypeAlias
 from weakref import WeakSet
 
 import msgspec
 
 from .checks import check_number
-from .errors import LLMError
+from .errors import LLMError, as_llm_error
 from .events import ErrorOccurred
 from .manager import LLMProviderManager
 from .messages import Data
 from .provider import BaseLLMProvider
 from .providers.unusable import UnusableProvider
 from .registry import follow_settings, get_settings
-from .startup import register_or_explain, why_not
+from .settings.file import settings_path
+from .startup import register_or_explain, told_of, why_not
 from .status import ErrorInfo
 
 OPERATION = "reload settings"
@@ -81,8 +80,12 @@ async def reload_settings(manager: LLMProviderManager | None = None) -> Settings
     settings = get_settings()
     found = await asyncio.to_thread(settings.reload)
     reload = _Reload(manager)
-    _forsaken.difference_update(_of(manager, settings.provider_ids))
-    _forsaken.update(_of(manager, found.removed))
+    named = settings.provider_ids
+    before = told_of.get(manager, {*named, *found.removed} - {*found.added})
+    told_of[manager] = frozenset(named)
+    removed = tuple(sorted(before.difference(named)))
+    _forsaken.difference_update(_of(manager, named))
+    _forsaken.update(_of(manager, removed))
     for provider in manager.providers.values():
         if provider in _forsaken:
             continue
@@ -90,13 +93,13 @@ async def reload_settings(manager: LLMProviderManager | None = None) -> Settings
             await reload.replace(provider)
         else:
             await reload.follow(provider)
-    for id in found.added:
-        if id not in manager.providers:
+    for id in named:
+        if id not in before and id not in manager.providers:
             await reload.register(id)
     return SettingsReloaded(
         registered=tuple(reload.registered),
         changed=reload.changed,
-        removed=found.removed,
+        removed=removed,
         failed=reload.failed,
     )
 
@@ -106,9 +109,8 @@ def watch_settings(
 ) -> SettingsWatch:
     """Reload the settings whenever their file changes, inside ``async with``.
 
-    It looks at size and time of the file and reads it only if these are others, so an editor that
-    writes a new file and renames it is seen, too.  A file that cannot be read is an ``error`` event
-    of the manager and changes nothing.
+    Each look is one ``stat``; an editor that writes a new file and renames it is noticed, too.  A
+    file that cannot be read is an ``error`` event of the manager and changes nothing.
 
     Args:
         manager: whose providers follow; default: the one of this process.
@@ -138,10 +140,16 @@ class SettingsWatch:
 
     async def __aexit__(self, *exc: object) -> None:
         task, self._task = self._task, None
-        if task is not None:
+        if task is None:
+            return
+        try:
+            async with self._turn:  # half a reload would leave a provider out
+                task.cancel()
+        finally:
             task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+        await asyncio.wait({task})
+        if not task.cancelled():
+            task.result()
 
     async def check_now(self) -> SettingsReloaded | None:
         """Look now instead of at the next turn.
@@ -150,7 +158,7 @@ class SettingsWatch:
             What has changed; None if the file is the one that was read last, or cannot be read.
         """
         async with self._turn:
-            stamp = await _stamp()
+            stamp = await asyncio.to_thread(_stamp)
             if stamp == self._seen:
                 return None
             self._seen = stamp
@@ -168,11 +176,11 @@ class SettingsWatch:
 
     async def _has_settled(self) -> bool:
         """Whether the file has changed since it was read, and nobody is writing it any more."""
-        stamp = await _stamp()
+        stamp = await asyncio.to_thread(_stamp)
         if stamp == self._seen:
             return False
         await asyncio.sleep(min(_SETTLED_AFTER_S, self._interval_s))
-        return stamp == await _stamp()
+        return stamp == await asyncio.to_thread(_stamp)
 
 
 class _Reload:
@@ -187,11 +195,12 @@ class _Reload:
     async def follow(self, provider: BaseLLMProvider) -> None:
         try:
             names = await follow_settings(provider)
-        except LLMError as error:
-            self._fail(provider.id, error)
+        except Exception as error:  # noqa: BLE001 - constructors of packages may raise anything
+            self._fail(provider.id, as_llm_error(error))
         else:
             if names:
                 self.changed[provider.id] = names
+        await asyncio.sleep(0)  # others want the loop as well, however many providers there are
 
     async def register(self, id: str) -> None:
         provider = await asyncio.to_thread(register_or_explain, self._manager, id)
@@ -230,15 +239,10 @@ def _of(manager: LLMProviderManager, ids: tuple[str, ...]) -> Iterator[BaseLLMPr
     return (providers[id] for id in ids if id in providers)
 
 
-async def _stamp() -> _Stamp:
+def _stamp() -> _Stamp:
     """What tells one state of the file from another, without reading it; None: no file."""
-    path = get_settings().path
-    return None if path is None else await asyncio.to_thread(_stamp_of, path)
-
-
-def _stamp_of(path: Path) -> _Stamp:
     try:
-        found = os.stat(path)
+        found = os.stat(settings_path() or "")  # without a path there is no file either
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -6,11 +6,16 @@ others from working.
 
 from __future__ import annotations
 
+from weakref import WeakKeyDictionary
+
 from .errors import ConfigurationError, LLMError, as_llm_error
 from .manager import LLMProviderManager
 from .provider import BaseLLMProvider
 from .providers.unusable import UnusableProvider
 from .registry import create_provider, get_settings, plugin_kinds
+
+told_of: WeakKeyDictionary[LLMProviderManager, frozenset[str]] = WeakKeyDictionary()
+"""Which providers the settings named when a manager was last given them."""
 
 
 def register_configured(
@@ -38,7 +43,11 @@ def register_configured(
         ProviderConnectionError: the manager is closed.
     """
     manager = manager or LLMProviderManager.get_instance()
+    told_of[manager] = (
+        frozenset()
+    )  # also if the file cannot be read: then all of them are new later
     wanted = dict.fromkeys(get_settings().provider_ids)
+    told_of[manager] = frozenset(wanted)
     if plugins:
         wanted |= dict.fromkeys(plugin_kinds())
     known = manager.providers

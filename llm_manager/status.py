@@ -121,6 +121,7 @@ class Reason(StrEnum):
     DEPENDENCY_MISSING = "dependency_missing"
     CIRCUIT_OPEN = "circuit_open"
     CIRCUIT_HALF_OPEN = "circuit_half_open"
+    MEMBERS_DOWN = "members_down"
     SHUTDOWN = "shutdown"
     DRAIN_TIMEOUT = "drain_timeout"
     FORKED = "forked"

@@ -12,7 +12,7 @@ import contextlib
 import inspect
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from time import monotonic
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -41,7 +41,7 @@ from .messages import (
     UsageDelta,
     VectorsDelta,
 )
-from .tokens import estimate_prompt_tokens, estimate_text_tokens
+from .tokens import ImageRule, estimate_prompt_tokens, estimate_text_tokens
 
 StreamCallback = Callable[[LLMStreamEvent], Awaitable[object] | object]
 
@@ -49,8 +49,11 @@ StreamCallback = Callable[[LLMStreamEvent], Awaitable[object] | object]
 class Assembly:
     """An answer being put together from its deltas."""
 
-    def __init__(self, request: LLMRequest, provider_id: str) -> None:
+    def __init__(
+        self, request: LLMRequest, provider_id: str, image_rule: ImageRule | None = None
+    ) -> None:
         self.request = request
+        self._image_rule = image_rule
         self.provider_id = provider_id
         self.attempts = 0
         self.pieces = 0
@@ -151,7 +154,9 @@ class Assembly:
     def _estimated_usage(self) -> Usage:
         # Some providers count the prompt first; what they say of an answer that had only begun is
         # too little.
-        known = self._usage or Usage(prompt_tokens=estimate_prompt_tokens(self.request))
+        known = self._usage or Usage(
+            prompt_tokens=estimate_prompt_tokens(self.request, self._image_rule)
+        )
         reasoning = estimate_text_tokens("".join(self._reasoning))
         arguments = (a for _, _, pieces in self._calls.values() for a in pieces)
         completion = reasoning + estimate_text_tokens("".join((*self._text, *arguments)))
@@ -345,6 +350,10 @@ class LLMStream:
     def __await__(self) -> Generator[Any, None, LLMResponse]:
         return self._run().__await__()
 
+    def deltas(self) -> AsyncGenerator[Delta, None]:
+        """Reads it as pieces and not as events, for a provider that passes them on as its own."""
+        return cast("AsyncGenerator[Delta, None]", self._read(as_deltas=True))
+
     def __aiter__(self) -> AsyncGenerator[LLMStreamEvent, None]:
         # A generator of its own: leaving the loop drops it, and that closes the connection, even
         # while the stream itself is still referred to.
@@ -357,7 +366,7 @@ class LLMStream:
                 pass
         return self.response
 
-    async def _read(self) -> AsyncGenerator[LLMStreamEvent, None]:
+    async def _read(self, as_deltas: bool = False) -> AsyncGenerator[LLMStreamEvent, None]:
         if self._started:
             raise RuntimeError(
                 f"{self!r} has been read already; an answer can be read once, see `response`"
@@ -383,7 +392,9 @@ class LLMStream:
                         raise RequestCancelledError("closed while it was read") from None
                     break
                 event = add(delta)
-                if event is not None:
+                if as_deltas:
+                    yield delta
+                elif event is not None:
                     if callback is not None:
                         await self._call_back(event)
                     yield event
@@ -391,7 +402,8 @@ class LLMStream:
             self._done = True
             if self._callback is not None:
                 await self._call_back(last)
-            yield last
+            if not as_deltas:
+                yield last
         except LLMError as error:
             error.in_context(provider_id=assembly.provider_id, request_id=assembly.request.id)
             assembly.break_off()

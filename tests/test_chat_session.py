@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from llm_manager import (
     LLM,
     ChatSession,
+    ContextWindowExceededError,
     EchoAnswer,
     InvalidParameterError,
     LLMMessage,
@@ -21,6 +23,7 @@ from llm_manager import (
     ToolDefinition,
     create_llm,
     run_sync,
+    trim_messages,
 )
 
 from .helpers import Record
@@ -205,6 +208,42 @@ def test_what_is_sent_is_trimmed_and_what_is_kept_is_not(llm: LLM, trim: Any) ->
         "3",
         "3",
     ]
+
+
+def test_a_strategy_leaves_out_what_the_model_cannot_read_and_tells(llm: LLM) -> None:
+    run_sync(llm.provider.connect())  # now the window of its model is known: 8192 tokens
+    session = llm.chat("Be brief.", trim="drop_oldest")
+    session.send("word " * 4000)
+    assert session.trimmed is not None
+    assert session.trimmed.dropped == ()
+    session.send("again " * 4000)
+    assert [message.role for message in last_request(llm).messages] == ["system", "user"]
+    assert [message.role for message in session.trimmed.dropped] == ["user", "assistant"]
+    assert len(session.messages) == 5
+
+
+def test_the_room_for_the_answer_is_kept_free(llm: LLM) -> None:
+    run_sync(llm.provider.connect())
+    session = llm.chat(trim="drop_oldest")
+    llm.set_config(max_tokens=8000)
+    with pytest.raises(ContextWindowExceededError):
+        session.send("word " * 1000)
+    assert len(session) == 0
+
+
+def test_trim_messages_with_a_limit_of_ones_own_will_do(llm: LLM) -> None:
+    session = llm.chat(trim=partial(trim_messages, max_tokens=100))
+    for _ in range(10):
+        session.send("one two three four")
+    assert session.trimmed is not None
+    assert session.trimmed.dropped
+    assert len(last_request(llm).messages) < 12
+    assert len(session.messages) == 20
+
+
+def test_a_strategy_that_is_none_is_refused(llm: LLM) -> None:
+    with pytest.raises(InvalidParameterError, match="strategy"):
+        llm.chat(trim="drop_newest").send("one")  # type: ignore[arg-type]
 
 
 def test_a_function_that_trims_too_much_is_told(llm: LLM) -> None:

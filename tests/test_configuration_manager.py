@@ -85,11 +85,9 @@ def test_generation_params_are_options_of_a_request() -> None:
         "max_tokens": 100,
         "temperature": 0.9,
         "stop": ("END",),
-        "timeouts": {"total_s": 30},
+        "timeouts": Timeouts(total_s=30),
     }
-    options = LLMRequestOptions(**{**params, "timeouts": Timeouts(**params["timeouts"])})
-    assert options.timeouts is not None
-    assert options.timeouts.total_s == 30
+    assert LLMRequestOptions(**params).temperature == 0.9
     # An override is for one request.
     assert config.get_param("temperature") == 0.7
 
@@ -102,7 +100,7 @@ def test_an_override_that_is_none_leaves_an_option_open() -> None:
 
 def test_a_timeout_completes_the_other_time_limits() -> None:
     config = ConfigurationManager({"timeouts": {"idle_s": 5}, "timeout": 30})
-    assert config.get_generation_params()["timeouts"] == {"idle_s": 5, "total_s": 30}
+    assert config.get_generation_params()["timeouts"] == Timeouts(idle_s=5, total_s=30)
 
 
 def test_settings_of_ones_own_take_any_value() -> None:

@@ -492,7 +492,7 @@ print(llm.generate("hello"), *llm.generate("again", stream=True))
 
 def test_a_script_that_closes_nothing_ends_without_a_word(peer: ScriptedPeer) -> None:
     process = subprocess.run(
-        [sys.executable, "-W", "error", "-X", "dev", "-c", SCRIPT, f"{peer.base_url}/v1"],
+        [sys.executable, "-W", "error", "-c", SCRIPT, f"{peer.base_url}/v1"],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -444,7 +444,7 @@ llm.close()
 
 def started(source: str, peer: ScriptedPeer) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-W", "error", "-X", "dev", "-c", source, f"{peer.base_url}/v1"],
+        [sys.executable, "-W", "error", "-c", source, f"{peer.base_url}/v1"],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -139,7 +139,7 @@ def test_a_call_is_stronger_and_a_typing_error_in_it_is_found() -> None:
     assert provider.default_options.temperature == 1
     with pytest.raises(InvalidParameterError, match="did you mean 'words_per_s'"):
         create_provider("echo", word_per_s=5)
-    with pytest.raises(InvalidParameterError, match="temperature: must be between"):
+    with pytest.raises(InvalidParameterError, match="temperature must be between"):
         create_provider("echo", default_options={"temperature": 3})
 
 
@@ -339,8 +339,7 @@ def test_defaults_and_rows_that_change_are_changes_of_their_providers(settings_f
     [
         ("[providers", ConfigurationError),
         ("[provider.one]", InvalidParameterError),
-        ("[providers.one]\nkind = 'echo'\ntemprature = 1", InvalidParameterError),
-        ("[providers.one]\nkind = 'ecko'", ProviderNotFoundError),
+        ("[defaults]\ntemprature = 1", InvalidParameterError),
     ],
 )
 def test_a_file_that_is_broken_now_leaves_everything_as_it_was(
@@ -356,14 +355,17 @@ def test_a_file_that_is_broken_now_leaves_everything_as_it_was(
     assert settings.reload().changed == {"one": ("default_model",)}
 
 
-def test_a_provider_that_was_wrong_before_does_not_keep_others_from_changing(
-    settings_file: Path,
+@pytest.mark.parametrize("wrong", ["kind = 'nothing'", "kind = 'echo'\ntemperature = 3"])
+@pytest.mark.parametrize("before", ["kind = 'echo'", "kind = 'nothing'"])
+def test_a_provider_that_is_wrong_now_does_not_keep_others_from_changing(
+    before: str, wrong: str, settings_file: Path
 ) -> None:
-    wrong = "[providers.wrong]\nkind = 'nothing'\n"
-    settings_file.write_text(ONE + wrong)
+    settings_file.write_text(f"{ONE}[providers.other]\n{before}")
     settings = get_settings()
-    settings_file.write_text(ONE.replace("'a'", "'b'") + wrong)
+    settings_file.write_text(f"{TWO}[providers.other]\n{wrong}")
     assert settings.reload().changed == {"one": ("default_model",)}
+    with pytest.raises(LLMError, match=r"^providers\.other\."):
+        create_provider("other")
 
 
 def test_a_file_that_has_gone_takes_its_providers_along(settings_file: Path) -> None:

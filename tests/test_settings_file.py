@@ -143,7 +143,7 @@ def test_a_kind_of_ones_own_is_a_row(settings_file: Path) -> None:
         ("DEFAULT_MODEL", "4.1", "default_model", "4.1"),
         ("DEFAULT_MODEL", '"quoted"', "default_model", "quoted"),
         ("DEFAULT_MODEL", "2024-05-01", "default_model", "2024-05-01"),
-        ("DEFAULT_MODEL", "a\nb = 1", "default_model", "a\nb = 1"),
+        ("DEFAULT_MODEL", "'a'\nb = 1", "default_model", "'a'\nb = 1"),
         ("WORDS_PER_S", "inf", "words_per_s", float("inf")),
         ("WORDS_PER_S", "5", "words_per_s", 5),
         ("MODELS", '["a", "b"]', "models", ["a", "b"]),
@@ -289,6 +289,9 @@ def test_a_file_that_cannot_be_understood_is_an_error_at_once(
     with pytest.raises(kind) as caught:
         create_provider("echo")
     assert says in str(caught.value)
+    # What can be told without the file is told.
+    assert "echo" in kinds()
+    assert is_installed("echo")
     if kind is ConfigurationError:
         assert str(settings_file) in str(caught.value)
     # When it has been repaired, there is nothing left to do.

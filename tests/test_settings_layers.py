@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_manager import Secret, create_provider, reset_settings, set_provider_config
+from llm_manager.settings.file import SettingsFile
 from llm_manager.settings.layers import Setting, merge
 from llm_manager.settings.store import Settings, get_settings
 
@@ -224,3 +225,28 @@ def test_settings_that_are_given_in_a_test_do_not_touch_those_of_the_process() -
 
     assert own.for_provider("echo").values["default_model"].value == "small"
     assert get_settings().for_provider("echo").values == {}
+
+
+@pytest.mark.parametrize(
+    "weaker",
+    [
+        {"arguments": {"api_base": "https://one.example"}},
+        {"default_parameters": {"extra": {"api_base": "https://one.example"}}},
+        {"headers": {"Authorization": "Bearer of one"}},
+        {"headers": {"x-team": "a word of one"}},
+    ],
+)
+def test_an_address_inside_of_another_setting_does_not_get_the_key_either(
+    weaker: dict[str, Any],
+) -> None:
+    kind = "litellm" if "headers" not in weaker else "compatible"
+    name = f"LLM_MANAGER_PROVIDERS__{kind.upper()}__"
+    settings = Settings(
+        SettingsFile(providers={kind: weaker}),
+        environment={f"{name}BASE_URL": "https://other.example/v1"},
+    )
+
+    found = settings.for_provider(kind)
+
+    assert list(found.values) == ["base_url"]
+    assert len(found.withheld) == 1

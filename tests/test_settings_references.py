@@ -24,6 +24,7 @@ from llm_manager import (
     LLMError,
     Secret,
     create_provider,
+    get_settings,
     set_provider_config,
 )
 from llm_manager.config import ApiKey
@@ -367,7 +368,9 @@ async def test_a_headless_machine_is_a_failed_provider_that_says_why(
     await provider.close()
 
 
-def test_a_provider_that_takes_no_more_than_text_gets_the_text(key_file: Path) -> None:
+def test_a_provider_that_takes_no_more_than_text_gets_the_text(
+    key_file: Path, memory: MemoryKeyring
+) -> None:
     from llm_manager import EchoProvider, register_provider, unregister_kind
 
     class Plain(EchoProvider):
@@ -380,6 +383,11 @@ def test_a_provider_that_takes_no_more_than_text_gets_the_text(key_file: Path) -
         for written in (KEY, f"file:{key_file}"):
             set_provider_config("plain", {"api_key": written})
             assert create_provider("plain").key == KEY
+        set_provider_config("plain", {"api_key": "keyring:openai/work"})
+        assert get_settings().check() == []
+        assert memory.asked == []
+        memory.set_password("openai", "work", KEY)
+        assert create_provider("plain").key == KEY
     finally:
         unregister_kind("plain")
 

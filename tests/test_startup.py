@@ -315,7 +315,9 @@ def test_a_broken_package_is_a_failed_provider_and_harms_no_other(site: Path) ->
 
 def test_packages_can_be_left_out(site: Path) -> None:
     install(site, "good", GOOD, {"good": "good:Good"})
-    program = TELL.replace("register_configured(manager)", "register_configured(manager, plugins=0)")
+    program = TELL.replace(
+        "register_configured(manager)", "register_configured(manager, plugins=0)"
+    )
     assert json.loads(run(site, program)) == {}
 
 
@@ -349,6 +351,24 @@ async def main():
 asyncio.run(main())
 """
     assert run(site, program).split() == ["failed", "Good"]
+
+
+def test_reloading_puts_a_package_that_is_complete_now_in_the_place_of_its_failure(
+    site: Path,
+) -> None:
+    install(site, "good", GOOD, {"late": "late:Good", "good": "good:Good"})
+    program = f"""
+import asyncio, pathlib
+from llm_manager import LLMProviderManager, register_configured, reload_settings
+async def main():
+    manager = LLMProviderManager()
+    print(*(p.status.status for p in register_configured(manager)))
+    print(await reload_settings(manager) or "nothing")
+    pathlib.Path({str(site / "late.py")!r}).write_text({GOOD!r})
+    print(*(await reload_settings(manager)).registered, type(manager.get_provider("late")).__name__)
+asyncio.run(main())
+"""
+    assert run(site, program).splitlines() == ["disconnected failed", "nothing", "late Good"]
 
 
 @pytest.mark.parametrize(

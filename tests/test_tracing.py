@@ -52,6 +52,7 @@ from llm_manager.testing import Reply, ScriptedPeer, ScriptedProvider
 from .helpers import echo
 
 SECRET = "sk-abcdefghijklmnop0123"
+PLAIN_SECRET = "correct-horse-battery-staple"  # nothing tells that it is one
 AT_ONCE = {"retries": {"attempts": 3, "wait_s": 0}}
 
 
@@ -106,14 +107,16 @@ async def test_the_server_is_named_without_what_else_stands_in_its_address(trace
         peer.route("/v1/models", Reply.json({"data": [{"id": "small"}]}))
         choice = {"index": 0, "delta": {"content": "Hi"}, "finish_reason": "stop"}
         peer.route("/v1/chat/completions", Reply.sse([{"id": "1", "choices": [choice]}, "[DONE]"]))
-        async with OpenAICompatibleProvider(base_url=f"{peer.base_url}/v1", api_key=SECRET) as it:
+        async with OpenAICompatibleProvider(
+            base_url=f"{peer.base_url}/v1", api_key=PLAIN_SECRET
+        ) as it:
             Tracing(traces, content=True).attach(it)
-            await it.generate_completion("small", f"my key is {SECRET}")
+            await it.generate_completion("small", f"my key is {PLAIN_SECRET}")
             port = int(peer.base_url.rsplit(":", 1)[1])
     span = only(traces)
     assert span.attributes["server.address"] == "127.0.0.1"
     assert span.attributes["server.port"] == port
-    assert SECRET not in everything(traces)
+    assert PLAIN_SECRET not in everything(traces)
     assert "my key is ***" in everything(traces)
 
 
@@ -213,6 +216,8 @@ async def test_a_cancelled_stream_ends_its_span_once_and_without_an_error(traces
         await task
     span = only(traces)
     assert (span.attributes["llm_manager.outcome"], span.error_type) == ("cancelled", None)
+    assert "error.type" not in span.attributes
+    assert not [m for m in traces.measurements if "error.type" in m.attributes]
 
 
 async def test_a_cancelled_task_ends_its_span_once(traces) -> None:
@@ -238,6 +243,23 @@ async def test_a_request_that_is_refused_before_it_is_sent_has_a_span(traces) ->
     assert request.error_type == "closed"
     assert request.attributes["gen_ai.conversation.id"] == "c"
     assert request.name == "chat scripted"
+
+
+async def test_a_server_that_is_not_there_is_named_in_the_span(traces) -> None:
+    async with ScriptedPeer() as peer:
+        port = int(peer.base_url.rsplit(":", 1)[1])
+    async with LLMProviderManager() as manager:
+        Tracing(traces).attach(manager)
+        manager.register_provider("compatible", base_url=f"http://127.0.0.1:{port}/v1")
+        with pytest.raises(ProviderConnectionError):
+            options = {"retries": {"attempts": 1}}
+            await manager.generate_completion("compatible/small", "x", options=options)
+    span = only(traces)
+    assert span.error_type == "refused"
+    assert (span.attributes["server.address"], span.attributes["server.port"]) == (
+        "127.0.0.1",
+        port,
+    )
 
 
 async def test_waiting_for_the_connection_is_a_part_of_the_span(traces) -> None:
@@ -392,20 +414,15 @@ def test_requests_on_loops_of_several_threads_keep_their_parents_apart(traces) -
         assert span.attributes["llm_manager.provider_id"] == f"echo{works[span.parent_id]}"
 
 
-async def test_a_request_that_is_destroyed_elsewhere_does_not_disturb_what_is_current(
-    traces,
-) -> None:
-    provider = ScriptedProvider().hang()
-    await provider.connect()
-    Tracing(traces).attach(provider)
-    waiting = provider.stream_completion(None, "x").__await__()
-    contextvars.copy_context().run(waiting.send, None)
+def test_a_block_that_ends_in_another_context_leaves_that_alone(traces) -> None:
+    block = traces.use(traces.start_span("forgotten", {}))
+    contextvars.copy_context().run(block.__enter__)
     with traces.span("elsewhere"):
-        waiting.close()
+        block.__exit__(None, None, None)
         with traces.span("inside"):
             pass
-    request, inside, elsewhere = traces.spans
-    assert (request.parent_id, inside.parent_id) == (None, elsewhere.span_id)
+    inside, elsewhere = traces.spans
+    assert inside.parent_id == elsewhere.span_id
 
 
 class Relay(ScriptedProvider):
@@ -623,6 +640,16 @@ async def test_a_key_is_masked_wherever_the_text_is_cut(traces, place) -> None:
     assert SECRET[:12] not in everything(traces)
 
 
+async def test_half_a_character_does_not_spoil_what_is_told(traces) -> None:
+    call = ToolCall(id="\ud83d", name="look")
+    provider = ScriptedProvider().tool_calls(call, text="half \ud83d")
+    Tracing(traces, content=True).attach(provider)
+    await provider.generate_completion(None, "also \ud83d")
+    told = repr(only(traces).attributes).encode()
+    assert b"half ?" in told
+    assert b"also ?" in told
+
+
 async def test_texts_of_errors_are_told_when_asked_and_masked(traces) -> None:
     provider = ScriptedProvider().fail(AuthenticationError(f"no such key: {SECRET}"))
     Tracing(traces, content=True).attach(provider)
@@ -827,9 +854,17 @@ class Broken(InMemoryTraceProvider):
 
 async def test_a_backend_that_fails_does_not_fail_the_request(caplog) -> None:
     provider = ScriptedProvider().answer("a").answer("b")
-    Tracing(Broken()).attach(provider)
+    tracing = Tracing(Broken()).attach(provider)
     for text in "ab":
         assert (await provider.generate_completion(None, "x")).text == text
+
+    def now() -> str:
+        """Tell the time."""
+        return "noon"
+
+    provider.tool_call("now").answer("noon")
+    run = await run_tools(provider, None, "x", [now], on_call=tracing.on_call)
+    assert run.text == "noon"
     complaints = [r for r in caplog.records if r.name == "llm_manager.tracing"]
     assert len(complaints) == 1
     assert "cannot start spans" in complaints[0].message

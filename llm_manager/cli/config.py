@@ -106,7 +106,7 @@ def _key_of_environment(id: str) -> list[tuple[str, str, str, str, str | None]]:
 
 async def _check(session: Session) -> int:
     _refuse_more(session)
-    found = _problems()
+    found = problems_of_settings()
     wrong = [problem for problem in found if problem.severity == "error"]
     if session.arguments.json:
         session.output.document([problem.to_dict() for problem in found])
@@ -123,7 +123,8 @@ async def _check(session: Session) -> int:
     return EXIT_FAILED if wrong else EXIT_OK
 
 
-def _problems() -> list[Problem]:
+def problems_of_settings() -> list[Problem]:
+    """Everything that is wrong with the settings, a file that cannot be read included."""
     try:
         return get_settings().check()
     except LLMError as error:

@@ -26,15 +26,18 @@ from llm_manager.config import check_key
 from llm_manager.discovery import key_variables
 from llm_manager.errors import as_llm_error
 from llm_manager.registry import kinds
+from llm_manager.settings.file import settings_path
 from llm_manager.transport.http import HttpTransport
 
+from .config import problems_of_settings
 from .exit_codes import EXIT_FAILED, EXIT_OK
 from .session import Session, hint_text
 from .texts import counted, shortened, symbols
 
-NEEDED = ("pyee", "httpx2", "httpcore2", "msgspec", "tenacity")
+NEEDED = ("pyee", "httpx2", "httpcore2", "msgspec", "tenacity", "platformdirs")
 OPTIONAL = {
     "rich": "cli",
+    "tomlkit": "cli",
     "openai": "openai",
     "anthropic": "anthropic",
     "transformers": "huggingface",
@@ -46,9 +49,9 @@ OPTIONAL = {
     "opentelemetry-api": "otel",
     "genai-prices": "cost",
     "keyring": "keyring",
+    "tiktoken": "tokens",
 }
 """Distributions, and the extra that brings each."""
-_NOT_USED_YET = ("otel", "cost", "keyring")
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 _CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 # Others read these; who set only them wonders why we do not.
@@ -85,6 +88,7 @@ async def run(session: Session) -> int:
     discovered = await session.find()
     findings = [
         *_packages(),
+        *_settings(),
         *_keys(),
         *_addresses(),
         *_servers(discovered),
@@ -118,9 +122,6 @@ def _package(name: str) -> Finding:
     version = _version(name)
     if version:
         return Finding(section="packages", name=name, mark="good", text=version)
-    if OPTIONAL.get(name) in _NOT_USED_YET:
-        text = "not installed, not used yet"
-        return Finding(section="packages", name=name, mark="unknown", text=text)
     mark: Mark = "bad" if name in NEEDED else "unknown"
     hint = f"pip install {name}" if name in NEEDED else f"comes with the extra {OPTIONAL[name]!r}"
     return Finding(section="packages", name=name, mark=mark, text="not installed", hint=hint)
@@ -131,6 +132,30 @@ def _version(distribution: str) -> str | None:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
         return None
+
+
+def _settings() -> list[Finding]:
+    """What is wrong with the settings, or that nothing is."""
+    found = [
+        Finding(
+            section="settings",
+            name=problem.place,
+            mark="bad" if problem.severity == "error" else "unknown",
+            text=problem.message,
+            hint=problem.hint,
+        )
+        for problem in problems_of_settings()
+    ]
+    path = settings_path()
+    exists = path is not None and path.exists()
+    return found or [
+        Finding(
+            section="settings",
+            name="file" if exists else "none",
+            mark="good" if exists else "unknown",
+            text=str(path) if exists else f"there is no {path or 'settings file'}",
+        )
+    ]
 
 
 def _keys() -> list[Finding]:

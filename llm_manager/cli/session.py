@@ -36,7 +36,7 @@ from llm_manager import (
     UnsupportedFeatureError,
     discover,
 )
-from llm_manager.registry import kinds
+from llm_manager.registry import get_settings, kinds
 
 from .exit_codes import EXIT_FAILED, EXIT_OK, EXIT_USAGE
 from .output import Output
@@ -129,7 +129,7 @@ class Session:
         if kind is None:
             kind = _KIND_OF_A_URL
         settings = self._settings()
-        if kind not in kinds():
+        if kind not in (*kinds(), *get_settings().provider_ids):
             found = next((f for f in await self.find() if _id_of(f) == kind), None)
             if found is not None:
                 kind, settings = found.kind, {**found.settings, **settings}
@@ -138,8 +138,9 @@ class Session:
             return provider
         except InvalidParameterError as error:
             for setting, option in _OPTION_OF_SETTING.items():
-                if f"unexpected keyword argument '{setting}'" in error.message:
+                if error.message.endswith(f"{setting}: unknown setting"):
                     error.message = f"the provider {kind!r} takes no {option}"
+                    error.hint = None
             raise
 
     async def add_found(self) -> list[BaseLLMProvider]:

@@ -7,9 +7,11 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, overload
 
+from ..counting.trimming import Trimmed
 from ..errors import InvalidParameterError
 from ..messages import LLMMessage, Messages, ToolDefinition, as_messages
-from .question import Attachment, Question, RunnableTool, Trim
+from .offered_tools import RunnableTool
+from .question import Attachment, Question, Trim
 from .streams import AsyncTextStream, TextStream, answered, answered_async
 
 
@@ -27,6 +29,8 @@ class ChatSession:
 
     Attributes:
         id: the ``conversation_id`` of its requests.
+        trimmed: what was left out of the last question that was answered; None if there was
+            nothing to trim with, or a function that does not tell.
     """
 
     def __init__(
@@ -43,6 +47,7 @@ class ChatSession:
         self._lock = threading.Lock()
         self._cleared = 0
         self.id = uuid.uuid4().hex
+        self.trimmed: Trimmed | None = None
 
     def __repr__(self) -> str:
         return f"<ChatSession {self.id}, {len(self._exchanges)} exchanges>"
@@ -159,6 +164,7 @@ class ChatSession:
 
         def ended(question: Question) -> None:
             with self._lock:
+                self.trimmed = question.trimmed
                 if question.exchange is not None and self._cleared == cleared:
                     self._exchanges = (*self._exchanges, question.exchange)
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, overload
 
 from ..tools import ToolCallRequest
-from .question import Attachment, BareTool, Question, RunnableTool
+from .offered_tools import BareTool, RunnableTool
+from .question import Attachment, Question
 from .streams import AsyncTextStream, TextStream, answered, answered_async
 
 

@@ -6,17 +6,17 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 from .._blocking import run_sync
-from ..config import Secret
+from ..counting.trimming import StrategyName, trim_messages
 from ..errors import InvalidParameterError
 from ..messages import LLMMessage, LLMResponse, Messages, as_messages
 from ..provider import BaseLLMProvider
-from ..redaction import MASK, redact
 from ..settings.parameters import ModelCapability, ModelParameter, model_capabilities
 from .chat import ChatSession
 from .generating import Generating
 from .model import LLMModel
-from .parameters import Config, RequestParameters, given_options, split
-from .question import Attachment, BareTool, Question, RunnableTool, Trim
+from .offered_tools import BareTool, RunnableTool
+from .parameters import Config, RequestParameters, given_options, shown_setting, split
+from .question import Attachment, Question, Trim
 
 
 class LLM(Generating):
@@ -69,22 +69,28 @@ class LLM(Generating):
         system_prompt: str | None = None,
         *,
         messages: Messages | None = None,
-        trim: Trim | None = None,
+        trim: Trim | StrategyName | None = None,
     ) -> ChatSession:
         """A conversation that remembers what was said.
 
         Args:
             system_prompt: how the model shall answer; None takes the one that is set now.
             messages: go on from these, e.g. from `ChatSession.messages` of an earlier session.
-            trim: function or coroutine function that gets the whole conversation and returns what
-                is sent of it; the session keeps all of it.  None sends everything.
+            trim: what to leave out when the conversation becomes too long for the model: the name
+                of a strategy of `trim_messages`, or a function or coroutine function that gets the
+                whole conversation and returns what is sent of it.  The session keeps all of it.
+                None sends everything.
+
+        Raises:
+            InvalidParameterError: ``messages`` is no conversation, or there are two system prompts.
         """
         begun = as_messages(messages) if messages else ()
         if not begun or begun[0].role != "system":
             begun = (*self._system(system_prompt), *begun)
         elif system_prompt is not None:
             raise InvalidParameterError("messages begin with a system message already")
-        return ChatSession(self.question, begun, trim=trim)
+        chosen = self._trimming(trim) if isinstance(trim, str) else trim
+        return ChatSession(self.question, begun, trim=chosen)
 
     def model(self, name: str | None = None, **parameters: Any) -> LLMModel:
         """A model of this provider to work with, with parameters of its own.
@@ -151,6 +157,16 @@ class LLM(Generating):
             prompt, before=self._system(system_prompt), files=files, tools=tools, options=options
         )
 
+    def _trimming(self, strategy: StrategyName) -> Trim:
+        """Trims to the window of the model that is set at the time."""
+        return lambda messages: trim_messages(
+            messages,
+            provider=self.provider,
+            model=self.model_name,
+            options=self._parameters.options(),
+            strategy=strategy,
+        )
+
     def _system(self, given: str | None) -> tuple[LLMMessage, ...]:
         text = given if given is not None else self._parameters.get(ModelParameter.SYSTEM_PROMPT)
         return (LLMMessage.system(text),) if text else ()
@@ -172,7 +188,7 @@ class LLM(Generating):
         _, given = self.provider._given
         secrets = self.provider._all_secrets()
         settings = {
-            name: _shown(name, value, secrets)
+            name: shown_setting(name, value, secrets)
             for name, value in given.items()
             if name not in ("default_model", "default_options", "timeouts")
         }
@@ -220,17 +236,6 @@ class LLM(Generating):
 
     async def __aexit__(self, *error: object) -> None:
         await self.aclose()
-
-
-def _shown(name: str, value: Any, secrets: list[str]) -> Any:
-    """A setting that anybody may see."""
-    if isinstance(value, Secret) or name == "api_key":
-        return MASK
-    if isinstance(value, str):
-        return redact(value, secrets)
-    if isinstance(value, Mapping):
-        return {key: _shown(str(key), inner, secrets) for key, inner in value.items()}
-    return value
 
 
 def _unpickled(provider: BaseLLMProvider, parameters: Config) -> LLM:

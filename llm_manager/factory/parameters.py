@@ -8,8 +8,10 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from ..config import Secret
 from ..errors import InvalidParameterError
 from ..messages import NO_OPTIONS, LLMRequestOptions
+from ..redaction import MASK, redact
 from ..settings.configuration import ConfigurationManager
 from ..settings.parameters import ModelParameter
 
@@ -88,6 +90,17 @@ def given_options(options: LLMRequestOptions) -> dict[str, Any]:
         for name, value in msgspec.structs.asdict(options).items()
         if value != getattr(NO_OPTIONS, name)
     }
+
+
+def shown_setting(name: str, value: Any, secrets: list[str]) -> Any:
+    """A setting that anybody may see."""
+    if isinstance(value, Secret) or name == "api_key":
+        return MASK
+    if isinstance(value, str):
+        return redact(value, secrets)
+    if isinstance(value, Mapping):
+        return {key: shown_setting(str(key), inner, secrets) for key, inner in value.items()}
+    return value
 
 
 def advice(name: str) -> str | None:

@@ -8,33 +8,27 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequen
 from contextlib import aclosing
 from typing import Any, TypeAlias
 
+from ..counting.trimming import Trimmed
 from ..errors import InvalidParameterError
 from ..media.factory import MediaFactory
 from ..media.inputs import MediaInput
 from ..media.sources import Source
 from ..messages import (
     LLMMessage,
-    LLMRequestOptions,
     LLMResponse,
     Part,
-    ToolDefinition,
-    as_options,
 )
 from ..provider import BaseLLMProvider
 from ..stream import LLMStream, StreamCallback
-from ..tools import Tool, ToolCallRequest, ToolRun, run_tools
+from ..tools import ToolCallRequest, ToolRun, run_tools
+from .offered_tools import BareTool, RunnableTool, options_with, sorted_tools
 from .telling import texts_told
 
 Attachment: TypeAlias = Source | MediaInput | Part
 """A path, URL, bytes or base64 (see `MediaFactory.from_source`), or what was made of one."""
-RunnableTool: TypeAlias = Tool | Callable[..., Any]
-"""A function that is called when the model asks for it."""
-BareTool: TypeAlias = ToolDefinition | Mapping[str, Any]
-"""A tool that only the caller can run."""
 
-Trim: TypeAlias = Callable[
-    [tuple[LLMMessage, ...]], Sequence[LLMMessage] | Awaitable[Sequence[LLMMessage]]
-]
+Shorter: TypeAlias = Trimmed | Sequence[LLMMessage]
+Trim: TypeAlias = Callable[[tuple[LLMMessage, ...]], Shorter | Awaitable[Shorter]]
 """Shortens a conversation before it is sent: a function, called in a thread, or a coroutine
 function."""
 
@@ -55,6 +49,7 @@ class Question:
 
     Attributes:
         response: the answer as far as it has come; None before anything has.
+        trimmed: what was left out of the conversation, if ``trim`` told.
         exchange: when the answer is complete: the messages that it adds to the conversation; None
             before, and where it leaves calls of tools to the caller.
 
@@ -84,13 +79,14 @@ class Question:
         self._before = tuple(before)
         self._prompt = prompt
         self._files = _as_sequence(files)
-        self._functions, definitions = _sorted(tools)
-        self._options = _options(options, definitions)
+        self._functions, definitions = sorted_tools(tools)
+        self._options = options_with(definitions, options)
         self._trim = trim
         self._ended = ended
         self._asked: LLMMessage | None = None
         self._stream: LLMStream | None = None
         self._run: ToolRun | None = None
+        self.trimmed: Trimmed | None = None
         self.exchange: tuple[LLMMessage, ...] | None = None
 
     @property
@@ -162,7 +158,13 @@ class Question:
         else:
             self._asked = LLMMessage.user(self._prompt)
         messages = (*self._before, self._asked)
-        return messages if self._trim is None else await _trimmed(messages, self._trim)
+        if self._trim is None:
+            return messages
+        shorter = await _shorter(messages, self._trim)
+        if isinstance(shorter, Trimmed):
+            self.trimmed = shorter
+            return shorter.messages
+        return tuple(shorter)
 
     def _opened(self, messages: tuple[LLMMessage, ...]) -> LLMStream:
         self._stream = self._provider.stream_chat_completion(self._model, messages, self._options)
@@ -195,43 +197,6 @@ def _as_sequence(files: Sequence[Attachment] | None) -> Sequence[Attachment]:
     return files or ()
 
 
-def _sorted(
-    tools: Sequence[RunnableTool | BareTool] | None,
-) -> tuple[list[RunnableTool] | None, tuple[ToolDefinition, ...]]:
-    """Tools that we can run, or the definitions of those that we cannot."""
-    if tools is None:
-        return None, ()
-    functions: list[RunnableTool] = []
-    bare: list[ToolDefinition] = []
-    for tool in tools:
-        if isinstance(tool, ToolDefinition):
-            bare.append(tool)
-        elif isinstance(tool, Mapping):
-            bare.append(ToolDefinition.from_dict(tool))
-        elif isinstance(tool, Tool) or callable(tool):
-            functions.append(tool)
-        else:
-            raise InvalidParameterError(
-                f"a tool must be a function, a Tool or a definition, got {tool!r:.60}"
-            )
-    if functions and bare:
-        raise InvalidParameterError(
-            f"{bare[0].name!r} is only a definition, while other tools have functions",
-            hint="give it one, with Tool(function, definition)",
-        )
-    return functions or None, tuple(bare)
-
-
-def _options(
-    options: Mapping[str, Any], definitions: tuple[ToolDefinition, ...]
-) -> LLMRequestOptions | Mapping[str, Any]:
-    if definitions:
-        options = {**options, "tools": definitions}
-    if options.get("tool_choice") is not None and not options.get("tools"):
-        return options  # checked by `run_tools`, together with the functions
-    return as_options(options)
-
-
 async def _part_of(file: Attachment) -> Part:
     if isinstance(file, Part):
         return file
@@ -240,8 +205,8 @@ async def _part_of(file: Attachment) -> Part:
     return (await MediaFactory.load(file)).to_part()
 
 
-async def _trimmed(messages: tuple[LLMMessage, ...], trim: Trim) -> tuple[LLMMessage, ...]:
-    if inspect.iscoroutinefunction(trim):
-        return tuple(await trim(messages))
-    shorter = await asyncio.to_thread(trim, messages)
-    return tuple(await shorter if inspect.isawaitable(shorter) else shorter)
+async def _shorter(messages: tuple[LLMMessage, ...], trim: Trim) -> Shorter:
+    is_async = inspect.iscoroutinefunction(trim)
+    result: Any = trim(messages) if is_async else await asyncio.to_thread(trim, messages)
+    shorter: Shorter = await result if inspect.isawaitable(result) else result
+    return shorter

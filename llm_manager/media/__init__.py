@@ -5,7 +5,7 @@
     path, bytes, base64, data URL ──┐
     URL ── fetching.py ─────────────┤
                                     ├─ factory.py ── kinds.py: what is it, by its content
-                                    │                headers.py: how large is the picture
+                                    │                image_headers.py: how large is the picture
                                     └─> inputs.py: ImageInput, DocumentInput, TextInput,
                                         TabularInput ── to_part() ──> a message
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 
 from ..errors import InvalidParameterError
+from ..image_headers import has_readable_header, picture_size
 from ..messages import Data
 from . import kinds
 from .fetching import fetched, file_name_in
-from .headers import has_readable_header, picture_size
 from .inputs import Detail, DocumentInput, ImageInput, MediaInput, TextInput
 from .sources import File, Source, read_source, scheme_of, shown
 from .tables import table_of

@@ -13,8 +13,8 @@ from types import ModuleType
 from typing import Any
 
 from ..errors import DependencyMissingError, InvalidParameterError
+from ..image_headers import Size
 from ..redaction import redact
-from .headers import Size
 
 MAX_DECODED_PIXELS = 64_000_000
 """Pictures with more pixels are not decoded; this many take up to 256 MB of memory."""

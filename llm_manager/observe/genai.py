@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from ..events import RequestFinished, RequestQueued, RetryScheduled, StreamStalled
+from ..events import RequestFinished
 from ..messages import LLMRequest, Usage
 from .trace_provider import Attribute, Attributes, Metric
 
@@ -158,7 +159,7 @@ def response_attributes(event: RequestFinished) -> dict[str, Attribute]:
         attributes["llm_manager.composite"] = True
     if event.answered_by not in ("", event.provider_id):
         attributes["llm_manager.answered_by"] = event.answered_by
-    if event.error is not None:
+    if event.error and event.outcome == "error":
         attributes["error.type"] = event.error.code
         if event.error.http_status is not None:
             attributes["http.response.status_code"] = event.error.http_status
@@ -189,59 +190,40 @@ def measure(record: Record, call: Call, event: RequestFinished) -> None:
     if event.composite:
         return
     first_s, usage = event.first_token_s, event.usage
-    answered = None if first_s is None else event.response_model
-    error_type = None if event.error is None else event.error.code
-    record(DURATION, event.duration_s, measured(call, answered, error_type))
+    error_type = event.error.code if event.error and event.outcome == "error" else None
+    attributes = measured(call, None if first_s is None else event.response_model, error_type)
+    record(DURATION, event.duration_s, attributes.duration)
     generates = event.operation != "embed"
     if first_s is not None and generates:
-        record(TIME_TO_FIRST_CHUNK, first_s, measured(call, answered))
+        record(TIME_TO_FIRST_CHUNK, first_s, attributes.chunks)
     if usage is not None and not (usage.estimated or event.cached):
-        record(TOKEN_USAGE, usage.prompt_tokens, measured(call, answered, None, "input"))
+        record(TOKEN_USAGE, usage.prompt_tokens, attributes.input_tokens)
         if generates:
-            record(TOKEN_USAGE, usage.completion_tokens, measured(call, answered, None, "output"))
+            record(TOKEN_USAGE, usage.completion_tokens, attributes.output_tokens)
+
+
+class Measured(NamedTuple):
+    """Attributes of what is measured, by metric; shared by all requests that have the same."""
+
+    duration: Attributes
+    chunks: Attributes
+    input_tokens: Attributes
+    output_tokens: Attributes
 
 
 @lru_cache(maxsize=1024)
 def measured(
-    call: Call,
-    response_model: str | None = None,
-    error_type: str | None = None,
-    token_type: str | None = None,
-) -> Attributes:
-    """Attributes of a measured value; shared by all requests that have the same."""
-    attributes = dict(call.attributes)
-    for name, value in (
-        ("gen_ai.response.model", response_model),
-        ("error.type", error_type),
-        ("gen_ai.token.type", token_type),
-    ):
-        if value:
-            attributes[name] = value
-    return attributes
-
-
-def retry_attributes(event: RetryScheduled) -> dict[str, Attribute]:
-    return {
-        "llm_manager.retry.attempt": event.attempt,
-        "llm_manager.retry.of": event.of,
-        "llm_manager.retry.wait_s": event.wait_s,
-        "error.type": event.error.code,
-    }
-
-
-def queued_attributes(event: RequestQueued) -> dict[str, Attribute]:
-    return {
-        "llm_manager.queue.reason": event.reason,
-        "llm_manager.queue.position": event.position,
-    }
-
-
-def stalled_attributes(event: StreamStalled) -> dict[str, Attribute]:
-    return {
-        "llm_manager.stall.silent_s": event.silent_s,
-        "llm_manager.stall.fails_in_s": event.fails_in_s,
-        "llm_manager.stall.alive": event.alive,
-    }
+    call: Call, response_model: str | None = None, error_type: str | None = None
+) -> Measured:
+    known = dict(call.attributes)
+    if response_model:
+        known["gen_ai.response.model"] = response_model
+    return Measured(
+        duration={**known, "error.type": error_type} if error_type else known,
+        chunks=known,
+        input_tokens={**known, "gen_ai.token.type": "input"},
+        output_tokens={**known, "gen_ai.token.type": "output"},
+    )
 
 
 def _provider_name(kind: str, host: str) -> str:

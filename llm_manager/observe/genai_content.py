@@ -9,6 +9,7 @@ that only a service understands, are never part of it.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -178,6 +179,8 @@ class Content:
         masked = redact(text[: self._left + _LONGEST_KEY_CHARACTERS], self._secrets)
         if len(masked) > self._left:
             masked = masked[: self._left] + _CUT
+        if not masked.isascii():  # half a character would keep a whole batch from being exported
+            masked = masked.encode("utf-8", "replace").decode()
         self._left = max(self._left - len(masked), 0)
         return masked
 
@@ -229,4 +232,7 @@ def _decoded(text: str) -> Any:
 
 
 def _json(value: Any) -> str:
-    return msgspec.json.encode(value).decode()
+    try:
+        return msgspec.json.encode(value).decode()
+    except UnicodeEncodeError:
+        return json.dumps(value)  # half a character in a name: written as an escape

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from ..tools.records import ToolCallRecord
+from typing import TYPE_CHECKING
+
 from .genai_content import Content
 from .trace_provider import Attribute
+
+if TYPE_CHECKING:
+    from ..tools.records import ToolCallRecord
 
 
 def tool_span_name(record: ToolCallRecord) -> str:

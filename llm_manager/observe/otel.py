@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 from contextlib import AbstractContextManager
+from contextvars import ContextVar
 from typing import Any
 
 from ..errors import DependencyMissingError, InvalidParameterError
@@ -61,7 +62,7 @@ class OpenTelemetryTraceProvider:
         return _Span(span, self._failed)
 
     def use(self, span: TraceSpan) -> AbstractContextManager[object]:
-        return _Current(self._trace, self._context, span, self._context_with(span))
+        return _Current(self._context, self._context_with(span))
 
     def record(self, metric: Metric, value: float, attributes: Attributes) -> None:
         histogram = self._histograms.get(metric.name)
@@ -108,22 +109,27 @@ class _Span:
 class _Current:
     """Makes a span the current one; cheaper than a generator, and safe where one is destroyed."""
 
-    __slots__ = ("_api", "_context", "_span", "_token", "_with_span")
+    __slots__ = ("_context", "_here", "_token", "_with_span")
 
-    def __init__(self, api: Any, context: Any, span: TraceSpan, with_span: Any) -> None:
-        self._api, self._context = api, context
-        self._span, self._with_span = span, with_span
+    def __init__(self, context: Any, with_span: Any) -> None:
+        self._context, self._with_span = context, with_span
 
     def __enter__(self) -> None:
+        self._here = _entered.set(None)
         self._token = self._context.attach(self._with_span)
 
-    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        # An await that nobody will ever finish is destroyed wherever the garbage collector runs;
-        # what is current there is not ours to change.
-        elsewhere = self._api.get_current_span() is not getattr(self._span, "span", None)
-        if kind is GeneratorExit and elsewhere:
+    def __exit__(self, *exc: object) -> None:
+        # An await that nobody will ever finish ends wherever the garbage collector has it closed:
+        # in another context, where this span is not the current one.
+        try:
+            _entered.reset(self._here)
+        except ValueError:
             return
         self._context.detach(self._token)
+
+
+# Tells whether a block ends in the context in which it began.
+_entered: ContextVar[None] = ContextVar("llm_manager_entered")
 
 
 def _module(name: str) -> Any:

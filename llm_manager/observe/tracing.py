@@ -15,23 +15,25 @@ from __future__ import annotations
 
 import logging
 from time import time_ns
-from typing import Self, cast
+from typing import TYPE_CHECKING, Self, cast
 
 from ..emitter import EventEmitter
 from ..errors import InvalidParameterError
 from ..events import RequestFinished, RequestQueued, RetryScheduled, StreamStalled
 from ..manager import LLMProviderManager
-from ..messages import LLMRequest
+from ..messages import Delta, LLMRequest
 from ..policy.checks import check_number, check_type
 from ..provider import BaseLLMProvider
-from ..tools.records import ToolCallRecord
-from . import genai
-from .genai_content import Content
+from . import genai, genai_events
 from .genai_tool import tool_attributes, tool_span_name
 from .listening import Attachable
 from .otel import OpenTelemetryTraceProvider
-from .trace_provider import Attribute, TraceProvider, TraceSpan, check_trace_provider
-from .tracing_stage import RunningRequest, TracingStage
+from .trace_provider import Attributes, SpanKind, TraceProvider, TraceSpan, check_trace_provider
+from .tracing_report import Report
+from .tracing_stage import RunningRequest, TracingStage, base_url_of
+
+if TYPE_CHECKING:
+    from ..tools.records import ToolCallRecord
 
 log = logging.getLogger("llm_manager.tracing")
 
@@ -83,7 +85,7 @@ class Tracing(Attachable):
         )
         check_trace_provider(self.trace_provider)
         self._chunk_times = chunk_times
-        self._content_limit = content_limit_characters if content else None
+        self._report = Report(content_limit_characters if content else None)
         self._running: dict[str, RunningRequest] = {}
         self._stages: dict[EventEmitter, TracingStage] = {}
         self._complained = False
@@ -114,15 +116,16 @@ class Tracing(Attachable):
         The span is written when the call has ended, so what the tool traces itself is beside it
         and not inside.
         """
-        content = None if self._content_limit is None else Content(self._content_limit)
-        span = self.trace_provider.start_span(
+        span = self._new_span(
             tool_span_name(record),
-            tool_attributes(record, content),
+            tool_attributes(record, self._report.content()),
             kind="internal",
-            start_time_ns=_ago_ns(record.duration_s),
+            began_ns=_ago_ns(record.duration_s),
         )
+        if span is None:
+            return
         if record.outcome != "ok":
-            span.set_error(record.outcome, self._message(record.error))
+            span.set_error(record.outcome, self._report.message(record.error))
         span.end()
 
     # ---- from the stage --------------------------------------------------------------------------
@@ -132,31 +135,36 @@ class Tracing(Attachable):
     ) -> RunningRequest | None:
         """The request with its span, which begins now; None if it cannot be traced."""
         running = self._running.get(request.id)
-        if running is not None:
-            return running  # it is sent a second time
-        if not self._attached:
-            return None
+        if running is not None or not self._attached:
+            return running  # it is sent a second time, or after `detach`
         span = self._new_span(
-            call,
-            composite=provider is not None and provider.is_composite,
+            call.span_name,
+            call.attributes,
+            kind="internal" if provider is not None and provider.is_composite else "client",
             parent_id=request.parent_id,
             began_ns=_beginning_ns(request, provider),
         )
         if span is None:
             return None
-        keep = self._content_limit is not None and span.recording
-        running = RunningRequest(span, call, request, provider, keep_deltas=keep)
+        deltas: list[Delta] | None = [] if self._report.tells_content and span.recording else None
+        running = RunningRequest(span, call, request, provider, deltas)
         self._running[request.id] = running
         return running
 
     def _new_span(
-        self, call: genai.Call, *, composite: bool, parent_id: str | None, began_ns: int | None
+        self,
+        name: str,
+        attributes: Attributes,
+        *,
+        kind: SpanKind,
+        began_ns: int | None,
+        parent_id: str | None = None,
     ) -> TraceSpan | None:
         try:
             return self.trace_provider.start_span(
-                call.span_name,
-                call.attributes,
-                kind="internal" if composite else "client",
+                name,
+                attributes,
+                kind=kind,
                 parent=None if parent_id is None else self._span_of(parent_id),
                 start_time_ns=began_ns,
             )
@@ -181,8 +189,9 @@ class Tracing(Attachable):
             base_url = self._base_url(event.provider_id)
             call = genai.call_of(event.kind, event.operation, event.model, base_url)
             span = self._new_span(
-                call,
-                composite=event.composite,
+                call.span_name,
+                call.attributes,
+                kind="internal" if event.composite else "client",
                 parent_id=event.parent_id,
                 began_ns=_ago_ns(event.duration_s),
             )
@@ -191,55 +200,26 @@ class Tracing(Attachable):
         if span is not None:
             try:
                 if span.recording:
-                    self._describe(span, running, event)
+                    self._report.describe(span, event, running)
             finally:
                 span.end()
         genai.measure(self.trace_provider.record, call, event)
 
     def _base_url(self, provider_id: str) -> str | None:
-        with self._lock:
-            stages = list(self._stages.values())
-        known = [provider for stage in stages if (provider := stage.provider(provider_id))]
-        return getattr(known[0], "base_url", None) if known else None
-
-    def _describe(
-        self, span: TraceSpan, running: RunningRequest | None, event: RequestFinished
-    ) -> None:
-        attributes = genai.response_attributes(event)
-        if running is not None:
-            attributes.update(genai.request_attributes(running.request))
-            if self._content_limit is not None:
-                attributes.update(self._content(running, event, self._content_limit))
-        span.set_attributes(attributes)
-        if event.error is not None and event.outcome == "error":
-            span.set_error(event.error.code, self._message(event.error.message))
-
-    def _content(
-        self, running: RunningRequest, event: RequestFinished, limit: int
-    ) -> dict[str, Attribute]:
-        provider = running.provider
-        content = Content(limit, () if provider is None else provider._all_secrets())
-        reason = event.finish_reason or event.outcome
-        answer = content.of_answer(running.deltas or (), reason)
-        return {**content.of_request(running.request), **answer}
-
-    def _message(self, text: str | None) -> str | None:
-        """The text of an error, which may quote what was said."""
-        if self._content_limit is None or text is None:
-            return None
-        return Content(self._content_limit).text(text)
+        providers = (stage.provider(provider_id) for stage in tuple(self._stages.values()))
+        return base_url_of(next(filter(None, providers), None))
 
     def _retried(self, event: RetryScheduled) -> None:
         if span := self._span_of(event.request_id):
-            span.add_event("llm_manager.retry", genai.retry_attributes(event))
+            span.add_event(genai_events.RETRY, genai_events.retry_attributes(event))
 
     def _queued(self, event: RequestQueued) -> None:
         if span := self._span_of(event.request_id):
-            span.add_event("llm_manager.queued", genai.queued_attributes(event))
+            span.add_event(genai_events.QUEUED, genai_events.queued_attributes(event))
 
     def _stalled(self, event: StreamStalled) -> None:
         if span := self._span_of(event.request_id):
-            span.add_event("llm_manager.stalled", genai.stalled_attributes(event))
+            span.add_event(genai_events.STALLED, genai_events.stalled_attributes(event))
 
     # ---- the end ---------------------------------------------------------------------------------
 
@@ -260,8 +240,8 @@ class Tracing(Attachable):
 
 def _beginning_ns(request: LLMRequest, provider: BaseLLMProvider | None) -> int | None:
     """When the request began: it may have waited for the provider to be connected."""
-    known = None if provider is None else provider._running.get(request.id)
-    return None if known is None else _ago_ns(known[0].duration_s)
+    known = provider and provider._running.get(request.id)
+    return _ago_ns(known[0].duration_s) if known else None
 
 
 def _ago_ns(seconds: float) -> int:

@@ -43,11 +43,13 @@ class RunningRequest:
         call: Call,
         request: LLMRequest,
         provider: BaseLLMProvider | None,
-        *,
-        keep_deltas: bool,
+        deltas: list[Delta] | None,
     ) -> None:
-        self.span, self.call, self.request, self.provider = span, call, request, provider
-        self.deltas: list[Delta] | None = [] if keep_deltas else None
+        self.span = span
+        self.call = call
+        self.request = request
+        self.provider = provider
+        self.deltas = deltas
 
 
 class TracingStage:
@@ -84,8 +86,7 @@ class TracingStage:
         provider = self.provider(host.status.provider_id)
 
         def traced(request: LLMRequest) -> AsyncGenerator[Delta, None]:
-            base_url = getattr(provider, "base_url", None)
-            call = call_of(kind, request.operation, request.model, base_url)
+            call = call_of(kind, request.operation, request.model, base_url_of(provider))
             running = start(request, call, provider)
             if running is None:
                 return exchange(request)
@@ -98,6 +99,11 @@ class TracingStage:
             return deltas if running.deltas is None else _kept(deltas, running.deltas)
 
         return traced
+
+
+def base_url_of(provider: BaseLLMProvider | None) -> str | None:
+    """Where a provider's service is; None if it has no address."""
+    return getattr(provider, "base_url", None)
 
 
 class _Current:
@@ -133,7 +139,7 @@ async def _timed(
     deltas: AsyncGenerator[Delta, None], trace_provider: TraceProvider, call: Call
 ) -> AsyncGenerator[Delta, None]:
     """The same pieces; the time from one to the next is measured."""
-    record, attributes, last_s = trace_provider.record, measured(call), None
+    record, attributes, last_s = trace_provider.record, measured(call).chunks, None
     async with aclosing(deltas):
         async for delta in deltas:
             if isinstance(delta, _CHUNKS):

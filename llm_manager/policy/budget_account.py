@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
-from typing import NamedTuple
+from typing import TypeAlias
 
 from ..clock import Clock
 
-
-class Amount(NamedTuple):
-    """Tokens, and picodollars, in which sums are exact."""
-
-    tokens: int = 0
-    picodollars: int = 0
+Amount: TypeAlias = tuple[int, int]
+"""Tokens, and picodollars, in which sums are exact.  A plain tuple: several are made for each
+request."""
 
 
 class Account:
@@ -27,23 +24,23 @@ class Account:
 
     def reserve(self, amount: Amount) -> None:
         """Keep so much for a request that is about to be sent."""
-        self.reserved_tokens += amount.tokens
-        self.reserved_picodollars += amount.picodollars
+        self.reserved_tokens += amount[0]
+        self.reserved_picodollars += amount[1]
 
     def settle(self, reserved: Amount, spent: Amount) -> None:
         """Put what a request has spent in the place of what was kept for it."""
-        self.reserved_tokens -= reserved.tokens
-        self.reserved_picodollars -= reserved.picodollars
-        self.spent_tokens += spent.tokens
-        self.spent_picodollars += spent.picodollars
+        self.reserved_tokens -= reserved[0]
+        self.reserved_picodollars -= reserved[1]
+        self.spent_tokens += spent[0]
+        self.spent_picodollars += spent[1]
 
     @property
-    def taken_tokens(self) -> int:
-        return self.spent_tokens + self.reserved_tokens
-
-    @property
-    def taken_picodollars(self) -> int:
-        return self.spent_picodollars + self.reserved_picodollars
+    def taken(self) -> Amount:
+        """What is spent or reserved."""
+        return (
+            self.spent_tokens + self.reserved_tokens,
+            self.spent_picodollars + self.reserved_picodollars,
+        )
 
 
 class Accounts:
@@ -101,5 +98,3 @@ class Accounts:
 
     def _midnight(self, day: date) -> datetime:
         return datetime.combine(day, time(), self._timezone)
-
-

@@ -1,82 +1,75 @@
-"""How much a request might spend, and how much it has."""
+"""How much a request might take, and how much it has taken."""
 
 from __future__ import annotations
 
-from typing import cast
+import msgspec
 
 from ..messages import (
     Delta,
     LLMRequest,
     MetaDelta,
     ReasoningDelta,
-    TextDelta,
     ToolCallDelta,
     Usage,
     UsageDelta,
+    VectorsDelta,
 )
 from ..tokens import estimate_prompt_tokens, estimate_text_tokens
 
+NOTHING = Usage()
 
-def estimated_usage(request: LLMRequest, answer_tokens: int) -> Usage:
-    """What ``request`` might take: its prompt, and the longest answer that it allows.
 
-    Args:
-        request: what is to be sent.
-        answer_tokens: how long an answer is taken to be where the request sets no bound.
-    """
-    longest = 0 if request.operation == "embed" else request.options.max_tokens or answer_tokens
-    return Usage(
-        prompt_tokens=estimate_prompt_tokens(request), completion_tokens=longest, estimated=True
-    )
+def longest_answer_tokens(request: LLMRequest, answer_tokens: int) -> int:
+    """How long an answer to ``request`` may become; ``answer_tokens`` if it sets no bound."""
+    if request.operation == "embed":
+        return 0
+    return request.options.max_tokens or answer_tokens
 
 
 class Meter:
-    """Follows an answer, to know what it took however it ends."""
+    """Follows an answer, to know what it took however it ends.
 
-    __slots__ = ("cached", "pieces", "usage")
+    Attributes:
+        texts: the pieces of text that have come.
+        model: the model that answers, as the service names it; empty if it did not say.
+    """
+
+    __slots__ = ("_begun", "_cached", "_usage", "model", "texts")
 
     def __init__(self) -> None:
-        self.pieces: list[Delta] = []
-        self.usage: Usage | None = None
-        self.cached = False
+        self.texts: list[str] = []
+        self.model = ""
+        self._usage: Usage | None = None
+        self._begun = self._cached = False
 
     def add(self, delta: Delta) -> None:
-        """Take note of a piece that is no text."""
+        """Take note of a piece that is no text of the answer."""
         if type(delta) is UsageDelta:
-            self.usage = delta.usage
+            self._usage = delta.usage
         elif type(delta) is MetaDelta:
-            self.cached = self.cached or delta.cached
-        else:
-            self.pieces.append(delta)
+            self.model = delta.model or self.model
+            self._cached = self._cached or delta.cached
+        elif type(delta) is ReasoningDelta:
+            self.texts.append(delta.text)
+        elif type(delta) is ToolCallDelta:
+            self.texts.append(delta.arguments)
+        elif type(delta) is VectorsDelta:
+            self._begun = True
 
-    def used(self, request: LLMRequest, *, whole: bool, sent: bool) -> Usage:
+    def used(self, request: LLMRequest, *, whole: bool, read: bool) -> Usage:
         """What was taken: by the service's count of a whole answer, else at least by estimate.
 
         Args:
             request: what was asked.
             whole: whether the answer came to its end.
-            sent: whether the service may have read the prompt although nothing has come.
+            read: whether the service may have read the prompt although nothing has come.
         """
-        if self.cached or not (sent or self.pieces or self.usage):
-            return Usage()
-        if whole and self.usage is not None:
-            return self.usage
-        seen = self.usage or Usage(prompt_tokens=estimate_prompt_tokens(request))
-        written = max(seen.completion_tokens, self._estimated_tokens())
-        return Usage(
-            prompt_tokens=seen.prompt_tokens,
-            completion_tokens=written,
-            cached_tokens=seen.cached_tokens,
-            cache_write_tokens=seen.cache_write_tokens,
-            reasoning_tokens=seen.reasoning_tokens,
-            estimated=True,
+        if self._cached or not (read or self._begun or self.texts or self._usage):
+            return NOTHING
+        if whole and self._usage is not None:
+            return self._usage
+        seen = self._usage or Usage(prompt_tokens=estimate_prompt_tokens(request))
+        written = estimate_text_tokens("".join(self.texts))
+        return msgspec.structs.replace(
+            seen, completion_tokens=max(seen.completion_tokens, written), estimated=True
         )
-
-    def _estimated_tokens(self) -> int:
-        texts = [
-            cast(TextDelta, piece).text
-            for piece in self.pieces
-            if type(piece) in (TextDelta, ReasoningDelta)
-        ]
-        texts += [piece.arguments for piece in self.pieces if type(piece) is ToolCallDelta]
-        return estimate_text_tokens("".join(texts))

@@ -43,8 +43,16 @@ def _key(request: LLMRequest, place: tuple[str, ...]) -> str | None:
         request.operation,
         [_described(message) for message in request.messages],
         (request.prefix, request.suffix, request.texts),
-        (options.temperature, options.max_tokens, options.top_p, options.presence_penalty),
-        (options.frequency_penalty, options.stop, options.seed, options.reasoning_effort),
+        [
+            None if number is None else number + 0.0  # 0 and 0.0 are the same
+            for number in (
+                options.temperature,
+                options.top_p,
+                options.presence_penalty,
+                options.frequency_penalty,
+            )
+        ],
+        (options.max_tokens, options.stop, options.seed, options.reasoning_effort),
         (options.tools, options.tool_choice, options.parallel_tool_calls),
         (options.response_format, options.include_raw, options.extra),
     )

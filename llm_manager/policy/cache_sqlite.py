@@ -15,7 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from .._threads import reset_after_fork
 from ..errors import ConfigurationError, InvalidParameterError
@@ -140,23 +140,16 @@ class SqliteStore:
     # ---- inside ----------------------------------------------------------------------------------
 
     async def _do(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        problem, result = await asyncio.to_thread(self._attempt, work)
-        if problem is not None:
-            raise problem
-        return result
+        return await asyncio.to_thread(self._do_here, work)
 
-    def _attempt(self, work: Callable[[sqlite3.Connection], T]) -> tuple[Any, Any]:
-        """The error to raise, or None and what ``work`` returns."""
+    def _do_here(self, work: Callable[[sqlite3.Connection], T]) -> T:
         with self._lock:
             try:
-                return None, work(self._connection())
-            except ConfigurationError as error:
-                return error, None
+                return work(self._connection())
             except (sqlite3.Error, OSError) as error:
-                damaged = _is_damage(error)
-                text = str(error)
+                damaged, text = _is_damage(error), str(error)
             self.close()
-            return self._put_aside(text) if damaged else _unusable(self.path, text), None
+            raise self._put_aside(text) if damaged else _unusable(self.path, text)
 
     def _connection(self) -> sqlite3.Connection:
         if not self._open:

@@ -98,7 +98,7 @@ class PriceBook:
         Raises:
             DependencyMissingError: the extra ``cost`` is not installed.
         """
-        quote = self._quote(kind, model, provider_id, "", at)
+        quote = self.quote_of(kind, model, at, provider_id=provider_id)
         return None if quote is None else quote.price
 
     def cost_of(
@@ -123,14 +123,28 @@ class PriceBook:
         Raises:
             DependencyMissingError: the extra ``cost`` is not installed.
         """
-        quote = self._quote(kind, model, provider_id, response_model, at)
+        quote = self.quote_of(
+            kind, model, at, provider_id=provider_id, response_model=response_model
+        )
         return None if quote is None else quote.cost(usage)
 
-    # ---- inside ----------------------------------------------------------------------------------
-
-    def _quote(
-        self, kind: str, model: str, provider_id: str, response_model: str, at: datetime | None
+    def quote_of(
+        self,
+        kind: str,
+        model: str,
+        at: datetime | None = None,
+        *,
+        provider_id: str = "",
+        response_model: str = "",
     ) -> Quote | None:
+        """All rates of a model, to compute costs with; None if they are unknown.
+
+        Args:
+            kind, model, at, provider_id, response_model: as in `cost_of`.
+
+        Raises:
+            DependencyMissingError: the extra ``cost`` is not installed.
+        """
         key = (kind, model, provider_id, response_model)
         try:
             quotes = self._known[key]
@@ -142,6 +156,8 @@ class PriceBook:
         if quotes is None:
             return None
         return quotes.at(at or datetime.now(UTC)) if quotes.later else quotes.first
+
+    # ---- inside ----------------------------------------------------------------------------------
 
     def _found(
         self, kind: str, model: str, provider_id: str, response_model: str

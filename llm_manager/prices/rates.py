@@ -56,38 +56,50 @@ class Quote(msgspec.Struct, frozen=True, gc=False):
 
     def cost(self, usage: Usage) -> Cost | None:
         """What ``usage`` costs; None if something in it has no price."""
-        rates, prompt, cached = self.base, usage.prompt_tokens, usage.cached_tokens
-        for more_than_tokens, of_tier in self.tiers:
-            if prompt > more_than_tokens:
-                rates = of_tier
-        reasoning = usage.reasoning_tokens if rates.reasoning is not None else 0
-        plain, written = prompt - cached, usage.completion_tokens - reasoning
-        cost_input = cost_cached = cost_output = 0.0
-        if usage.cache_write_tokens and rates.cache_write is not None:
-            plain -= usage.cache_write_tokens
-            cost_input = usage.cache_write_tokens * rates.cache_write / _MILLION
-        if cached:
-            each = rates.cached if rates.cached is not None else rates.input
-            if each is None:
-                return None
-            cost_cached = cached * each / _MILLION
-        if plain > 0:
-            if rates.input is None:
-                return None
-            cost_input += plain * rates.input / _MILLION
-        if written > 0:
-            if rates.output is None:
-                return None
-            cost_output = written * rates.output / _MILLION
-        if reasoning and rates.reasoning is not None:
-            cost_output += reasoning * rates.reasoning / _MILLION
-        cost_input += cost_cached + rates.request
+        parts = self._parts(usage)
+        if parts is None:
+            return None
+        of_input, of_output, of_cached = parts
         return Cost(
-            usd=cost_input + cost_output,
-            input_usd=cost_input,
-            output_usd=cost_output,
-            cached_usd=cost_cached,
+            usd=of_input + of_output,
+            input_usd=of_input,
+            output_usd=of_output,
+            cached_usd=of_cached,
             estimated=usage.estimated,
             source=self.source,
             price_date=self.price_date,
         )
+
+    def usd(self, usage: Usage) -> float | None:
+        """The same as a number, for those who ask often."""
+        parts = self._parts(usage)
+        return None if parts is None else parts[0] + parts[1]
+
+    def _parts(self, usage: Usage) -> tuple[float, float, float] | None:
+        """US dollars for the input, for the output, and for what of the input was cached."""
+        rates, prompt, cached = self.base, usage.prompt_tokens, usage.cached_tokens
+        for more_than_tokens, of_tier in self.tiers:
+            if prompt > more_than_tokens:
+                rates = of_tier
+        of_input = of_cached = of_output = 0.0
+        plain, written = prompt - cached, usage.completion_tokens
+        if usage.cache_write_tokens and rates.cache_write is not None:
+            plain -= usage.cache_write_tokens
+            of_input = usage.cache_write_tokens * rates.cache_write / _MILLION
+        if cached:
+            each = rates.cached if rates.cached is not None else rates.input
+            if each is None:
+                return None
+            of_cached = cached * each / _MILLION
+        if plain > 0:
+            if rates.input is None:
+                return None
+            of_input += plain * rates.input / _MILLION
+        if rates.reasoning is not None:
+            written -= usage.reasoning_tokens
+            of_output = usage.reasoning_tokens * rates.reasoning / _MILLION
+        if written > 0:
+            if rates.output is None:
+                return None
+            of_output += written * rates.output / _MILLION
+        return of_input + of_cached + rates.request, of_output, of_cached

@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 
 from ..errors import InvalidParameterError
 from ..messages import LLMModelInfo, LLMRequest
+from ..tokens import IMAGE_RULES
 from ..wire.anthropic_messages import AnthropicMessages
 from ..wire.anthropic_models import ModelTraits, decode_models, traits_of_name
 from ..wire.anthropic_request import decode_count, encode_count, left_out
@@ -48,6 +49,7 @@ class AnthropicProvider(SdkProvider):
     )
 
     codec: AnthropicMessages = AnthropicMessages()
+    image_rule = IMAGE_RULES["anthropic"]
 
     def __init__(
         self,

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..errors import InvalidParameterError, ProviderError
 from ..messages import LLMModelInfo
+from ..tokens import IMAGE_RULES
 from ..transport.http import HttpTransport
 from ..wire.fim import fim_codec
 from ..wire.openai_chat import OpenAIChat
@@ -51,6 +52,8 @@ class OpenAICompatibleProvider(HttpProvider):
         self.kind = self.row.id
         self.capabilities = self.row.capabilities
         self.codec = OpenAIChat(self.row.dialect)
+        if self.row.image_rule is not None:
+            self.image_rule = IMAGE_RULES[self.row.image_rule]
         if self.row.fim is not None:
             self.fim_codec = fim_codec(self.row.fim, self.row.dialect, self.row.fim_path)
         if "embeddings" in self.capabilities:

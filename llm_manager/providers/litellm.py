@@ -17,6 +17,7 @@ from ..config import ApiKey, KeySource, check_base_url
 from ..errors import InvalidParameterError
 from ..messages import Capability, LLMModelInfo, LLMRequest, ModelPrice
 from ..provider import BaseLLMProvider
+from ..tokens import IMAGE_RULES
 from ..transport.litellm_library import LiteLLMLibrary
 from ..wire.openai_chat import OpenAIChat
 from ..wire.openai_embeddings import OpenAIEmbeddings
@@ -54,6 +55,7 @@ class LiteLLMProvider(BaseLLMProvider):
     kind = "litellm"
     capabilities = CHAT | {"embeddings"}
     codec = OpenAIChat()
+    image_rule = IMAGE_RULES["by_model"]
     embedding_codec = OpenAIEmbeddings()
 
     def __init__(

@@ -14,6 +14,7 @@ def _local(id: str, name: str, base_url: str, **more: object) -> Row:
     variable = id.upper().replace("-", "_")
     more.setdefault("key_variables", (f"{variable}_API_KEY",))
     more.setdefault("dialect", ChatDialect(files=False))
+    more.setdefault("image_rule", "open_models")
     return Row(
         id=id,
         name=name,
@@ -71,6 +72,7 @@ LOCAL_SERVERS = (
         "http://127.0.0.1:4000/v1",
         # Its list of models has no limits; this one has, in `model_info`.
         details_path="/model/info",
+        image_rule="by_model",
         # Some of the services behind it want one system message, at the beginning.
         dialect=ChatDialect(one_system_message=True),
     ),

@@ -18,6 +18,7 @@ from ..config import check_base_url
 from ..errors import InvalidParameterError, UnsupportedFeatureError
 from ..events import ModelLoaded, ModelLoadProgress, ModelUnloaded
 from ..messages import Capability, Delta, LLMModelInfo, LLMRequest
+from ..tokens import IMAGE_RULES
 from ..wire import ollama_models as wire
 from ..wire.ollama_chat import OllamaChat
 from ..wire.ollama_embed import OllamaEmbed
@@ -52,6 +53,7 @@ class OllamaProvider(HttpProvider):
          "fim", "embeddings"}
     )  # fmt: skip
     codec = OllamaChat()
+    image_rule = IMAGE_RULES["open_models"]
 
     def __init__(
         self,

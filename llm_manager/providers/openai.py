@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 
 from ..errors import InvalidParameterError
 from ..messages import LLMModelInfo, LLMRequest
+from ..tokens import IMAGE_RULES
 from ..wire import Codec
 from ..wire.openai_chat import ChatDialect, OpenAIChat
 from ..wire.openai_embeddings import OpenAIEmbeddings
@@ -66,6 +67,7 @@ class OpenAIProvider(SdkProvider):
     library = "openai"
     capabilities = CHAT | EMBEDDINGS
     codec = OpenAIChat(DIALECT)
+    image_rule = IMAGE_RULES["openai"]
     embedding_codec = OpenAIEmbeddings()
 
     def __init__(

@@ -70,6 +70,7 @@ class Plugins:
         except (Exception, SystemExit) as error:  # noqa: BLE001 - it is the code of somebody else
             original = f"{type(error).__module__}.{type(error).__qualname__}: {redact(str(error))}"
             failure = _broken(entry_point, f"cannot be imported: {original}", original)
+            importlib.invalidate_caches()  # what is missing may be there at the next attempt
         else:
             if isinstance(target, Row) or _makes_providers(target):
                 self.loaded.add(kind)

@@ -10,6 +10,7 @@ import msgspec
 from ..config import check_base_url
 from ..errors import InvalidParameterError
 from ..messages import Capability, Data, from_mapping
+from ..tokens import ImageRuleName
 from ..wire.fim import FimStyle
 from ..wire.openai_chat import ChatDialect
 
@@ -49,6 +50,9 @@ class Row(Data, frozen=True, kw_only=True):
         fim: how it fills in the middle, or None if it does not.
         fim_path: where, if not at the usual place of that style.
         embedding_extra: fields that it wants in every request for embeddings.
+        image_rule: how it counts the tokens of pictures: ``openai``, ``anthropic``, ``gemini``,
+            ``open_models`` (by the model card), ``by_model`` (a gateway to all of them), or None:
+            all pictures are taken for equal.
         local: whether it usually runs on this machine; then discovery looks for it.
         owner: what it writes into ``owned_by`` of its models, in lower case, if that tells it from
             other programs on the same port.
@@ -76,6 +80,7 @@ class Row(Data, frozen=True, kw_only=True):
     fim: FimStyle | None = None
     fim_path: str | None = None
     embedding_extra: dict[str, Any] = msgspec.field(default_factory=dict)
+    image_rule: ImageRuleName | None = None
     local: bool = False
     owner: str | None = None
 

@@ -150,6 +150,7 @@ SERVICES = (
         key_variables=("GEMINI_API_KEY", "GOOGLE_API_KEY"),
         dialect=ChatDialect(stop_limit=5, files=False),
         capabilities=WITH_EMBEDDINGS,
+        image_rule="gemini",
         # Limits stand in the list of its own API only, which takes the key in a header of its own
         # and refuses it in `authorization` (measured by users; so does having it in both).
         models_prefix="models/",

@@ -16,6 +16,7 @@ def _plain(id: str, name: str, base_url: str, key_variable: str, **more: object)
     """A service without quirks: chat, images, no files."""
     more.setdefault("dialect", _PLAIN)
     more.setdefault("capabilities", NO_FILES)
+    more.setdefault("image_rule", "open_models")
     return Row(id=id, name=name, base_url=base_url, key_variables=(key_variable,), **more)  # type: ignore[arg-type]
 
 
@@ -141,6 +142,7 @@ _GATEWAYS = (
             reasoning_input="openrouter", reasoning_sent_back="reasoning", file_urls=True
         ),
         capabilities=CHAT | EMBEDDINGS,
+        image_rule="by_model",
         # How it names the application in its statistics.
         header_variables={
             "HTTP-Referer": "OPENROUTER_APP_URL",
@@ -157,20 +159,24 @@ _GATEWAYS = (
         base_url="https://ai-gateway.vercel.sh/v1",
         key_variables=("AI_GATEWAY_API_KEY", "VERCEL_AI_GATEWAY_API_KEY", "VERCEL_OIDC_TOKEN"),
         capabilities=CHAT | EMBEDDINGS,
+        image_rule="by_model",
     ),
     _plain(
         "requesty", "Requesty", "https://router.requesty.ai/v1", "REQUESTY_API_KEY",
         capabilities=WITH_EMBEDDINGS,
+        image_rule="by_model",
     ),
     _plain(
         "portkey", "Portkey", "https://api.portkey.ai/v1", "PORTKEY_API_KEY",
         # `authorization` would be the key of the service behind it.
         key_header="x-portkey-api-key",
         capabilities=WITH_EMBEDDINGS,
+        image_rule="by_model",
     ),
     _plain(
         "helicone", "Helicone AI Gateway",
         "https://ai-gateway.helicone.ai/v1", "HELICONE_API_KEY",
+        image_rule="by_model",
     ),
 )  # fmt: skip
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from ..config import Secret, check_base_url
 from ..errors import InvalidParameterError
+from ..messages import Timeouts, merged
 from .layers import Setting
 from .names import OPTIONS, snake, unknown
 from .parameters import ModelParameter
@@ -113,8 +114,8 @@ class ConfigurationManager:
             if name in OPTIONS and name not in left_open
         }
         if "timeout" in values and "timeout" not in left_open:
-            limits = {**_as_table(options.get("timeouts")), "total_s": values["timeout"].value}
-            options["timeouts"] = limits
+            limits = Timeouts(total_s=values["timeout"].value)
+            options["timeouts"] = merged(limits, options.get("timeouts") or Timeouts())
         return options
 
     def origin_of(self, key: str | ModelParameter) -> str | None:
@@ -169,10 +170,3 @@ def _checked_value(name: str, value: Any) -> Any:
     if name in _TEXTS:
         return checked_setting(value, str, name)
     return checked_option((name,), value, name)
-
-
-def _as_table(timeouts: Any) -> dict[str, Any]:
-    if timeouts is None:
-        return {}
-    given: dict[str, Any] = timeouts.to_dict()
-    return {snake(name): limit for name, limit in given.items() if limit is not None}

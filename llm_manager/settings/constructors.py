@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from types import SimpleNamespace
 from typing import Any, Protocol
 
@@ -66,9 +67,16 @@ def constructor_of(factory: Callable[..., Any], without: Iterable[str] = ()) -> 
         factory: makes a provider.
         without: names that are no settings.
     """
+    read = _read if isinstance(factory, Hashable) else _read.__wrapped__
+    whole = read(factory)
+    types = {name: kind for name, kind in whole.types.items() if name not in without}
+    return Constructor(types, whole.defaults, whole.takes_any)
+
+
+@lru_cache(maxsize=128)
+def _read(factory: Callable[..., Any]) -> Constructor:
     types: dict[str, Any] = {}
     defaults: dict[str, Any] = {}
-    takes_any = True
     for function in _functions(factory):
         annotations = _annotations(function)
         passes_on = False
@@ -80,11 +88,10 @@ def constructor_of(factory: Callable[..., Any], without: Iterable[str] = ()) -> 
                 if parameter.default is not parameter.empty:
                     defaults.setdefault(name, parameter.default)
         if not passes_on:
-            takes_any = False
-            break
-    for name in ("self", *without):
-        types.pop(name, None)
-    return Constructor(types, defaults, takes_any)
+            types.pop("self", None)
+            return Constructor(types, defaults, takes_any=False)
+    types.pop("self", None)
+    return Constructor(types, defaults, takes_any=True)
 
 
 def _functions(factory: Callable[..., Any]) -> list[Callable[..., Any]]:

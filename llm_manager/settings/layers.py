@@ -35,12 +35,11 @@ class Setting:
 
 Layer: TypeAlias = Mapping[Path, Setting]
 
-_API_KEY: Path = ("api_key",)
 _KIND: Path = ("kind",)
 _HEADERS: Path = ("headers",)
-# Where requests go and what unlocks that; a client brings along both.
-_ADDRESS: frozenset[Path] = frozenset({("base_url",), ("client",), ("row",)})
-_TOGETHER = _ADDRESS | {_API_KEY, _HEADERS}
+# Where requests go and what unlocks that; a client brings along both.  They may also stand inside
+# of something that is passed on to another library, or into the body of every request.
+_BOUND = KEY_HEADERS | {"api_key", "base_url", "api_base", "client", "row"}
 
 
 def merge(layers: Iterable[Layer], kind: str) -> tuple[dict[Path, Setting], dict[Path, Setting]]:
@@ -57,17 +56,14 @@ def merge(layers: Iterable[Layer], kind: str) -> tuple[dict[Path, Setting], dict
         another_kind = given is not None and given.value != kind
         if given is not None:
             kind = given.value
-        if another_kind or _decides_where(layer):
-            withheld |= {path: counting.pop(path) for path in _TOGETHER & counting.keys()}
+        if another_kind or any(_is_bound(path, layer[path]) for path in layer):
+            lost = [p for p in counting if p == _HEADERS or _is_bound(p, counting[p])]
+            withheld |= {path: counting.pop(path) for path in lost}
         counting |= layer
-    return counting, {path: lost for path, lost in withheld.items() if path not in counting}
+    return counting, {path: given for path, given in withheld.items() if path not in counting}
 
 
-def _decides_where(layer: Layer) -> bool:
-    """Whether a layer says where requests go, or what unlocks that."""
-    if _API_KEY in layer or not _ADDRESS.isdisjoint(layer):
-        return True
-    headers = layer[_HEADERS].value if _HEADERS in layer else {}
-    return isinstance(headers, Mapping) and not KEY_HEADERS.isdisjoint(
-        str(name).lower() for name in headers
-    )
+def _is_bound(path: Path, setting: Setting) -> bool:
+    """Whether it says where requests go, or what unlocks that."""
+    inside = setting.value if isinstance(setting.value, Mapping) else ()
+    return not _BOUND.isdisjoint(str(name).lower() for name in (path[-1], *inside))

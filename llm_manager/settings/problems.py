@@ -60,7 +60,7 @@ def _problems_of_rows(sources: Sources) -> Iterator[Problem]:
 def _problems_of(sources: Sources, id: str) -> Iterator[Problem]:
     try:
         provider = provider_settings(sources, id)
-        provider.arguments()
+        provider.arguments(read_keys=False)
     except LLMError as error:
         yield _problem(f"providers.{id}", error)
         return

@@ -51,11 +51,15 @@ class ProviderSettings:
         """What does not count, because key and address come from a stronger layer."""
         return _by_name(merge(self.layers, self.id)[1])
 
-    def arguments(self, given: Mapping[str, Any] | None = None) -> GivenSettings:
+    def arguments(
+        self, given: Mapping[str, Any] | None = None, *, read_keys: bool = True
+    ) -> GivenSettings:
         """What the kind's constructor takes, ``id`` included.
 
         Args:
             given: settings from the call itself, the strongest layer.
+            read_keys: whether to read a key for a constructor that takes no more than a text;
+                a keyring may ask its user for a password then.
 
         Raises:
             InvalidParameterError: one of ``given`` is unknown, or the options do not go together.
@@ -70,7 +74,7 @@ class ProviderSettings:
                 _put(options, path[1:], setting.value)
             elif path == _API_KEY:
                 key = resolve_secret(setting.value, setting.place)
-                arguments["api_key"] = self._as_taken(key)
+                arguments["api_key"] = self._as_taken(key) if read_keys else key
             elif path != ("kind",):
                 arguments[path[0]] = setting.value
         if options:

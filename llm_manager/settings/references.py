@@ -51,7 +51,7 @@ def as_secret(value: Any, where: str) -> Any:
     return Secret(check_key(value, where))
 
 
-def resolve_secret(reference: Any, where: str) -> KeySource:
+def resolve_secret(reference: object, where: str) -> KeySource:
     """What `ApiKey` takes, for a key as settings name it.
 
     A variable and a file are looked at now, so that a mistake is found early; a keyring, which may
@@ -67,7 +67,10 @@ def resolve_secret(reference: Any, where: str) -> KeySource:
         ConfigurationError: no place can be written like this; or others can read the file.
         InvalidParameterError: it is none of these.
     """
-    if reference is None or isinstance(reference, Secret) or callable(reference):
+    if callable(reference):
+        function: Callable[[], str | Awaitable[str]] = reference
+        return function
+    if reference is None or isinstance(reference, Secret):
         return reference
     if not isinstance(reference, str):
         raise InvalidParameterError(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .._threads import reset_after_fork
-from ..config import check_id
+from ..config import GivenSettings, check_id
 from ..errors import InvalidParameterError, LLMError
 from .differences import Reloaded, difference
 from .explaining import Explained, explained
@@ -157,21 +157,23 @@ class Settings:
         with self._lock:
             code = {name: table for name, table in self._code.items() if name != id}
             if taken:
-                code[id] = taken
+                code[id] = GivenSettings(taken)
             changed = Sources(self._file, self._environment, code)
-            provider_settings(changed, id).arguments()
+            provider_settings(changed, id).arguments(read_keys=False)
             self._code = code
 
     def reload(self) -> Reloaded:
-        """Read the file again; if it is broken now, everything stays as it was.
+        """Read the file again; if it cannot be understood now, everything stays as it was.
 
-        A provider whose settings are wrong now does not keep the others from changing.
+        One provider whose settings are wrong now does not keep others from changing: it is not
+        among the changed ones, and whoever asks for its settings is told what is wrong.
 
         Returns:
             What is different from what `load`, or the last `reload`, found.
 
         Raises:
-            ConfigurationError, InvalidParameterError: it is broken; the text names the place.
+            ConfigurationError: it cannot be read, or is no TOML; the text names file and line.
+            InvalidParameterError: it has a table or key that there is not.
         """
         file = read_settings_file(self.path)
         with self._lock:

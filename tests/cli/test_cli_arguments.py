@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from llm_manager.cli import main
+from llm_manager.cli.arguments import COMMANDS
 
 from .conftest import Cli
 from .running import command, environment
@@ -46,7 +47,7 @@ def test_a_mistake_is_told_in_two_lines(
     assert not hint or (lines[1].startswith("hint: ") and hint in lines[1])
 
 
-@pytest.mark.parametrize("name", ["demo", "chat", "status", "models", "doctor"])
+@pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_explains_itself_with_examples(
     name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -236,6 +236,7 @@ async def test_tokens_are_counted_by_the_models_own_tokenizer(
     provider: HuggingFaceProvider,
 ) -> None:
     counted = await provider.count_tokens(None, "hello world")
+    assert (counted.method, counted.estimated) == ("tokenizer", False)
     answer = await provider.generate_completion(None, "hello world", options={"max_tokens": 1})
     assert answer.usage is not None
     assert (counted.tokens, counted.estimated) == (answer.usage.prompt_tokens, False)

@@ -64,6 +64,7 @@ class HuggingFaceProvider(BaseLLMProvider):
     """
 
     kind = "huggingface"
+    counts_as = "tokenizer"
     capabilities = frozenset({"chat", "completion", "tools", "reasoning", "embeddings"})
     default_timeouts: Timeouts | None = LOCAL_TIMEOUTS
     backoff = LOCAL_BACKOFF

@@ -6,6 +6,7 @@ import struct
 from collections.abc import Callable
 
 Size = tuple[int, int]
+"""Width and height, in pixels."""
 
 # JPEG's "start of frame" segments, which have the size; the gaps are other segments.
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}

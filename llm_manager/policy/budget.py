@@ -1,0 +1,259 @@
+"""Does not send what would cost more than a budget still has.
+
+What a request might take is reserved before it is sent, so that several at once cannot overspend
+together; when it has ended, what it took stands in its place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import AsyncGenerator, Iterable
+from datetime import UTC, tzinfo
+from typing import Literal
+
+from .._threads import reset_after_fork
+from ..clock import SYSTEM_CLOCK, Clock
+from ..errors import (
+    DependencyMissingError,
+    InvalidParameterError,
+    RequestCancelledError,
+    RequestTimeoutError,
+)
+from ..messages import Delta, LLMRequest, TextDelta, Usage
+from ..prices import PriceBook, as_picodollars
+from ..tokens import estimate_prompt_tokens
+from . import Exchange, Host
+from .budget_account import Account, Accounts, Amount
+from .budget_limits import BudgetLeft, BudgetUse, Limits, price_unknown
+from .budget_use import NOTHING, Meter, longest_answer_tokens
+from .checks import check_number, check_type
+from .patterns import model_filter
+
+log = logging.getLogger("llm_manager.budget")
+
+
+class BudgetPolicy:
+    """Refuses a request that might take more tokens or money than its budget still has.
+
+    ::
+
+        budget = BudgetPolicy(max_usd_per_day=5, max_tokens_per_conversation=200_000)
+        manager.add_policy(budget)
+        ...
+        budget.left.usd
+
+    A request that is refused raises `BudgetExceededError` and is not sent.  What it might take is
+    its prompt, estimated, and ``max_tokens`` of its options, or ``answer_tokens`` if it has none;
+    that much is reserved while it runs, so a budget is overspent by no more than estimates are
+    wrong.  Then the service's own count takes its place.  A request that fails before anything has
+    come takes nothing; one that is stopped or times out takes its prompt and what has come; an
+    answer from a cache takes nothing.
+
+    One object given to several providers is one budget for all of them.  Requests to a provider
+    that passes them on to others are not counted; those others' are.  Nothing is written down:
+    another process, and the next run, begin at 0.
+
+    Args:
+        max_tokens_per_request, max_usd_per_request: for each request.
+        max_tokens_per_conversation, max_usd_per_conversation: for all requests with the same
+            ``conversation_id`` in their options; those without one are not limited by it.
+        max_tokens_per_day, max_usd_per_day: from midnight to midnight.
+        models: patterns of the models that it is for; others are neither limited nor counted.
+        prices: what tokens cost; default: the public prices.
+        unknown: what to do with a limit in US dollars and a model whose price is not known:
+            ``refuse`` the request, or ``allow`` it and count no money for it.
+        answer_tokens: how long an answer is taken to be where the request has no ``max_tokens``.
+        timezone: where days begin; default: UTC, as on the services' bills.
+        max_conversations: how many conversations are remembered; the one that was used least
+            recently begins anew when there are more.
+        clock: what time it is.
+
+    Raises:
+        InvalidParameterError: a number is below zero, or a value cannot be.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_tokens_per_request: int | None = None,
+        max_usd_per_request: float | None = None,
+        max_tokens_per_conversation: int | None = None,
+        max_usd_per_conversation: float | None = None,
+        max_tokens_per_day: int | None = None,
+        max_usd_per_day: float | None = None,
+        models: str | Iterable[str] | None = None,
+        prices: PriceBook | None = None,
+        unknown: Literal["refuse", "allow"] = "refuse",
+        answer_tokens: int = 1000,
+        timezone: tzinfo = UTC,
+        max_conversations: int = 10_000,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self._limits = Limits(
+            tokens_per_request=max_tokens_per_request,
+            usd_per_request=max_usd_per_request,
+            tokens_per_conversation=max_tokens_per_conversation,
+            usd_per_conversation=max_usd_per_conversation,
+            tokens_per_day=max_tokens_per_day,
+            usd_per_day=max_usd_per_day,
+        )
+        if unknown not in ("refuse", "allow"):
+            raise InvalidParameterError(f"unknown must be 'refuse' or 'allow', got {unknown!r}")
+        check_number("answer_tokens", answer_tokens, low=0, whole=True)
+        check_number("max_conversations", max_conversations, low=1, whole=True)
+        check_type("timezone", timezone, tzinfo)
+        if prices is not None:
+            check_type("prices", prices, PriceBook)
+        self.unknown = unknown
+        self.answer_tokens = answer_tokens
+        self.clock = clock
+        self._is_for = model_filter(models)
+        self._book = prices or PriceBook()
+        self._accounts = Accounts(clock, timezone, max_conversations)
+        self._unknown_requests = 0
+        self._lock = threading.RLock()
+        reset_after_fork(self)
+
+    # ---- to look at ------------------------------------------------------------------------------
+
+    @property
+    def spent(self) -> BudgetUse:
+        """What is spent today, and reserved."""
+        with self._lock:
+            return self._use(self._accounts.today)
+
+    @property
+    def left(self) -> BudgetLeft:
+        """What is left of today's budget, reservations taken off."""
+        with self._lock:
+            today = self._accounts.today
+            return self._limits.left("day", today, self._accounts.next_day)
+
+    def spent_in(self, conversation_id: str) -> BudgetUse:
+        """What a conversation has spent, and reserved."""
+        with self._lock:
+            return self._use(self._accounts.known_conversation(conversation_id))
+
+    def left_in(self, conversation_id: str) -> BudgetLeft:
+        """What is left of a conversation's budget; today's may end sooner."""
+        with self._lock:
+            known = self._accounts.known_conversation(conversation_id)
+            return self._limits.left("conversation", known, None)
+
+    @property
+    def unknown_requests(self) -> int:
+        """How many requests were sent whose price is not known."""
+        return self._unknown_requests
+
+    def reset(self) -> None:
+        """Begin all budgets anew."""
+        with self._lock:
+            self._accounts.reset()
+            self._unknown_requests = 0
+
+    # ---- at work ---------------------------------------------------------------------------------
+
+    def wrap(self, exchange: Exchange, host: Host) -> Exchange:
+        if host.is_composite:
+            return exchange
+
+        def budgeted(request: LLMRequest) -> AsyncGenerator[Delta, None]:
+            return metered(request) if self._is_for(request.model) else exchange(request)
+
+        async def metered(request: LLMRequest) -> AsyncGenerator[Delta, None]:
+            if self._limits.in_usd and not self._book.loaded:
+                await self._load_prices()
+            reservation = self._reserve(request, host)
+            meter = Meter()
+            whole = read = False
+            take, add = meter.texts.append, meter.add
+            deltas = exchange(request)
+            try:
+                async for delta in deltas:
+                    if type(delta) is TextDelta:
+                        take(delta.text)
+                    else:
+                        add(delta)
+                    yield delta
+                whole = True
+            except (GeneratorExit, asyncio.CancelledError, RequestCancelledError):
+                read = True
+                raise
+            except RequestTimeoutError as error:
+                read = error.code != "connect_timeout"
+                raise
+            finally:
+                used = meter.used(request, whole=whole, read=read)
+                self._settle(reservation, used, request, meter.model, host)
+                await deltas.aclose()
+
+        return budgeted
+
+    async def _load_prices(self) -> None:
+        try:
+            await self._book.load()
+        except DependencyMissingError as error:
+            log.warning("budgets know stated prices only: %s", error)
+            self._book = self._book.without_public()
+
+    def _reserve(self, request: LLMRequest, host: Host) -> _Reservation:
+        """Keep what ``request`` might take, or refuse it."""
+        prompt = estimate_prompt_tokens(request)
+        answer = longest_answer_tokens(request, self.answer_tokens)
+        needed = (prompt + answer, 0)
+        if self._limits.in_usd:
+            usage = Usage(prompt_tokens=prompt, completion_tokens=answer)
+            picodollars = self._picodollars(usage, request, "", host)
+            if picodollars is not None:
+                needed = (prompt + answer, picodollars)
+            elif self.unknown == "refuse":
+                raise price_unknown(host, request.model)
+        conversation_id = request.options.conversation_id
+        with self._lock:
+            today, conversation = self._accounts.today, None
+            if conversation_id is not None:
+                conversation = self._accounts.of_conversation(conversation_id)
+            self._limits.check(needed, today, conversation, self._accounts)
+            today.reserve(needed)
+            if conversation is not None:
+                conversation.reserve(needed)
+        return needed, today, conversation
+
+    def _settle(
+        self, reservation: _Reservation, used: Usage, request: LLMRequest, model: str, host: Host
+    ) -> None:
+        reserved, today, conversation = reservation
+        picodollars: int | None = 0
+        if self._limits.in_usd and used is not NOTHING:
+            picodollars = self._picodollars(used, request, model, host)
+        spent = (used.prompt_tokens + used.completion_tokens, picodollars or 0)
+        with self._lock:
+            if picodollars is None:
+                self._unknown_requests += 1
+            today.settle(reserved, spent)
+            if conversation is not None:
+                conversation.settle(reserved, spent)
+
+    def _picodollars(
+        self, usage: Usage, request: LLMRequest, response_model: str, host: Host
+    ) -> int | None:
+        """What ``usage`` costs; None if that is not known."""
+        quote = self._book.quote_of(
+            host.kind,
+            request.model,
+            provider_id=host.status.provider_id,
+            response_model=response_model,
+        )
+        usd = None if quote is None else quote.usd(usage)
+        return None if usd is None else as_picodollars(usd)
+
+    def _use(self, account: Account) -> BudgetUse:
+        return BudgetUse.of(account, in_usd=self._limits.in_usd)
+
+    def _after_fork(self) -> None:
+        self._lock = threading.RLock()
+
+
+_Reservation = tuple[Amount, Account, Account | None]
