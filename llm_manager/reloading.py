@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator
 from typing import Self, TypeAlias
 from weakref import WeakSet
 
@@ -84,9 +83,10 @@ async def reload_settings(manager: LLMProviderManager | None = None) -> Settings
     before = told_of.get(manager, {*named, *found.removed} - {*found.added})
     told_of[manager] = frozenset(named)
     removed = tuple(sorted(before.difference(named)))
-    _forsaken.difference_update(_of(manager, named))
-    _forsaken.update(_of(manager, removed))
-    for provider in manager.providers.values():
+    providers = manager.providers
+    _forsaken.difference_update(providers[id] for id in named if id in providers)
+    _forsaken.update(providers[id] for id in removed if id in providers)
+    for provider in providers.values():
         if provider in _forsaken:
             continue
         if isinstance(provider, UnusableProvider):
@@ -232,11 +232,6 @@ _Stamp: TypeAlias = tuple[int, ...] | int | None
 _NOTHING: _Stamp = -1
 # Those that the settings named once: what is said of nobody any more does not concern them.
 _forsaken: WeakSet[BaseLLMProvider] = WeakSet()
-
-
-def _of(manager: LLMProviderManager, ids: tuple[str, ...]) -> Iterator[BaseLLMProvider]:
-    providers = manager.providers
-    return (providers[id] for id in ids if id in providers)
 
 
 def _stamp() -> _Stamp:

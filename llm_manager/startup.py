@@ -43,9 +43,7 @@ def register_configured(
         ProviderConnectionError: the manager is closed.
     """
     manager = manager or LLMProviderManager.get_instance()
-    told_of[manager] = (
-        frozenset()
-    )  # also if the file cannot be read: then all of them are new later
+    told_of.setdefault(manager, frozenset())  # if the file cannot be read, all are new later
     wanted = dict.fromkeys(get_settings().provider_ids)
     told_of[manager] = frozenset(wanted)
     if plugins:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import platformdirs
@@ -52,6 +54,25 @@ def test_a_variable_names_another_one_and_if_it_is_empty_none(tmp_path: Path) ->
     assert settings_path({"LLM_MANAGER_CONFIG": str(tmp_path / "x.toml")}) == tmp_path / "x.toml"
     assert settings_path({"LLM_MANAGER_CONFIG": "~/x.toml"}) == Path.home() / "x.toml"
     assert settings_path({"LLM_MANAGER_CONFIG": ""}) is None
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "setuid") or os.getuid() != 0, reason="only root can become nobody"
+)
+def test_a_user_without_a_home_has_no_file() -> None:
+    program = """
+import os, platformdirs.unix
+from llm_manager import create_provider, get_settings
+create_provider("echo")
+from llm_manager import reset_settings
+reset_settings()
+del os.environ["LLM_MANAGER_CONFIG"]
+os.environ.pop("HOME", None), os.environ.pop("XDG_CONFIG_HOME", None)
+os.setuid(54321)
+assert create_provider("echo").kind == "echo"
+assert get_settings().path is None
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 
 
 def test_a_missing_file_says_nothing(settings_file: Path) -> None:

@@ -12,7 +12,6 @@ import sys
 import threading
 from dataclasses import dataclass
 
-import msgspec
 import pytest
 
 from llm_manager import (
@@ -37,7 +36,6 @@ from llm_manager import (
     run_sync,
     run_tools,
 )
-from llm_manager.interrupt import Interrupter
 from llm_manager.messages import (
     FinishDelta,
     MetaDelta,
@@ -46,7 +44,6 @@ from llm_manager.messages import (
     Usage,
     UsageDelta,
 )
-from llm_manager.stream import Assembly
 from llm_manager.testing import Reply, ScriptedPeer, ScriptedProvider
 
 from .helpers import echo
@@ -436,16 +433,12 @@ class Relay(ScriptedProvider):
         self._part = part
 
     async def _exchange(self, request):
-        passed = msgspec.structs.replace(request, id=f"{request.id}.1", parent_id=request.id)
-
-        async def ask():
-            assembly = Assembly(passed, self._part.id)
-            async for delta in self._part._ask(passed, assembly, Interrupter()):
-                assembly.add(delta)
-            return assembly.response()
-
+        stream = self._part._stream_for(
+            None, request.options, request.operation, None,
+            parent_id=request.id, messages=request.messages,
+        )  # fmt: skip
         loop = asyncio.get_running_loop()
-        response = await loop.create_task(ask(), context=contextvars.Context())
+        response = await loop.create_task(stream._run(), context=contextvars.Context())
         yield MetaDelta(response.model, response.response_id, self._part.id)
         yield TextDelta(response.text)
         yield FinishDelta("stop")

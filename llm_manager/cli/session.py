@@ -35,6 +35,7 @@ from llm_manager import (
     ProviderNotFoundError,
     UnsupportedFeatureError,
     discover,
+    register_configured,
 )
 from llm_manager.registry import get_settings, kinds
 
@@ -144,15 +145,25 @@ class Session:
             raise
 
     async def add_found(self) -> list[BaseLLMProvider]:
-        """Register what this machine offers; what cannot be built is only mentioned."""
-        added = []
+        """Register what the settings name, then what else this machine offers.
+
+        What cannot be built is a failed provider if the settings name it, else only mentioned.
+        """
+        added = await self._add_configured()
         for found in await self.find():
-            if found.available:
+            if found.available and _id_of(found) not in self.manager.providers:
                 try:
                     added.append(self.manager.register_provider(found.kind, **found.settings))
                 except LLMError as error:
                     self.output.warning(f"{found.kind} ({found.origin}): {error_text(error)}")
         return added
+
+    async def _add_configured(self) -> list[BaseLLMProvider]:
+        try:
+            return await asyncio.to_thread(register_configured, self.manager, plugins=False)
+        except LLMError as error:
+            self.output.warning(error_text(error))
+            return []
 
     def _settings(self) -> dict[str, Any]:
         settings: dict[str, Any] = {}

@@ -84,6 +84,16 @@ class ChatSession:
         tools: Sequence[RunnableTool] | None = None,
         **options: Any,
     ) -> TextStream: ...
+    @overload
+    def send(
+        self,
+        text: str,
+        *,
+        files: Sequence[Attachment] | None = None,
+        stream: bool = False,
+        tools: Sequence[RunnableTool] | None = None,
+        **options: Any,
+    ) -> str | TextStream: ...
     def send(
         self,
         text: str,
@@ -122,6 +132,16 @@ class ChatSession:
         tools: Sequence[RunnableTool] | None = None,
         **options: Any,
     ) -> AsyncTextStream: ...
+    @overload
+    async def send_async(
+        self,
+        text: str,
+        *,
+        files: Sequence[Attachment] | None = None,
+        stream: bool = False,
+        tools: Sequence[RunnableTool] | None = None,
+        **options: Any,
+    ) -> str | AsyncTextStream: ...
     async def send_async(
         self,
         text: str,

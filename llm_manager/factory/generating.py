@@ -58,6 +58,16 @@ class Generating(ABC):
         tools: Sequence[RunnableTool] | Sequence[BareTool] | None = None,
         **options: Any,
     ) -> TextStream: ...
+    @overload
+    def generate(
+        self,
+        prompt: str,
+        system_prompt: str | None = None,
+        files: Sequence[Attachment] | None = None,
+        stream: bool = False,
+        tools: Sequence[RunnableTool] | Sequence[BareTool] | None = None,
+        **options: Any,
+    ) -> str | ToolCallRequest | TextStream: ...
     def generate(
         self,
         prompt: str,
@@ -125,6 +135,16 @@ class Generating(ABC):
         tools: Sequence[RunnableTool] | Sequence[BareTool] | None = None,
         **options: Any,
     ) -> AsyncTextStream: ...
+    @overload
+    async def generate_async(
+        self,
+        prompt: str,
+        system_prompt: str | None = None,
+        files: Sequence[Attachment] | None = None,
+        stream: bool = False,
+        tools: Sequence[RunnableTool] | Sequence[BareTool] | None = None,
+        **options: Any,
+    ) -> str | ToolCallRequest | AsyncTextStream: ...
     async def generate_async(
         self,
         prompt: str,

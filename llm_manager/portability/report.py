@@ -137,7 +137,7 @@ def _of_conversation(
 ) -> Iterator[PortabilityItem]:
     window_tokens = there.capabilities.context_window_tokens
     if window_tokens is not None:
-        tokens = estimate_prompt_tokens(there.request(conversation))
+        tokens = estimate_prompt_tokens(there.request(conversation), there.image_rule)
         if tokens > window_tokens:
             why = f"about {tokens} tokens, and it reads {window_tokens}"
             yield _item(None, "length", why, blocks=True)

@@ -60,6 +60,7 @@ class Target:
                 f"the target must be a provider or LLMCapabilities, got {given!r:.60}"
             )
         self.options = as_options(options)
+        self.image_rule = getattr(given, "image_rule", None)
         self._codec: Codec | None = None
         # A provider without a wire carries nothing special; of capabilities alone, who knows.
         self._carries_unseen = isinstance(given, LLMCapabilities)

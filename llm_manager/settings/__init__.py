@@ -5,13 +5,17 @@
     defaults  <  the settings file  <  the environment  <  code          weakest to strongest
                  file.py               environment.py      store.py
 
-    store.py            all of it in one object, and the one of this process
-    layers.py           which value counts, and why; a key never leaves its address
-    constructors.py     what a kind of provider takes
-    references.py       keys that are kept elsewhere: variable, keyring, file, function
-    names.py, values.py what a setting is called and may be; errors name the place of a bad one
-    configuration.py    `ConfigurationManager`, for one provider that is written by hand
-    parameters.py       the names of settings and of capabilities
+    store.py                        all of it in one object, and the one of this process
+    sources.py                      what each layer says of one provider
+    layers.py                       which value counts; a key never leaves its address
+    provider_settings.py            what the constructor of a provider gets
+    constructors.py, lookup.py      what a kind of provider takes
+    references.py, key_places.py    keys that are kept elsewhere
+    names.py, values.py             what a setting is called and may be
+    explaining.py, problems.py      for people: every value with its origin, all that is wrong
+    differences.py                  what another reading has changed
+    configuration.py                `ConfigurationManager`, for one provider written by hand
+    parameters.py                   the names of settings and of capabilities
 
 What this package must not do: know any kind of provider, or make one.
 """

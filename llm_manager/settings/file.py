@@ -64,7 +64,7 @@ class SettingsFile:
     @property
     def shown_path(self) -> str:
         """The path, short, for people."""
-        path, home = str(self.path), str(Path.home())
+        path, home = str(self.path), os.path.expanduser("~")
         return f"~{path[len(home) :]}" if path.startswith(home + os.sep) else path
 
 
@@ -72,9 +72,12 @@ def settings_path(environment: Mapping[str, str] | None = None) -> Path | None:
     """Where the settings file is, or would be; None if there shall be none."""
     given = (os.environ if environment is None else environment).get(VARIABLE)
     if given is not None:
-        return Path(given).expanduser() if given.strip() else None
+        return Path(os.path.expanduser(given)) if given.strip() else None
     platformdirs = importlib.import_module("platformdirs")
-    folder: Path = platformdirs.user_config_path("llm_manager", appauthor=False)
+    try:
+        folder: Path = platformdirs.user_config_path("llm_manager", appauthor=False)
+    except RuntimeError:
+        return None  # a user without a home, as in some containers
     return folder / "config.toml"
 
 

@@ -73,7 +73,7 @@ class Settings:
             ConfigurationError: it cannot be read, or is no TOML; the text names file and line.
             InvalidParameterError: it has a table or key that there is not.
         """
-        where = settings_path(environment) if path is None else Path(path).expanduser()
+        where = settings_path(environment) if path is None else Path(os.path.expanduser(path))
         return cls(read_settings_file(where), environment=environment)
 
     def __repr__(self) -> str:

@@ -105,7 +105,7 @@ _SCRIPTS = _table(
 )
 # Group, tokens for each of its characters, and by which part that may be wrong.
 _GROUPS = (
-    (b"l", 1.2, 4.0),
+    (b"l", 1.2, 5.0),
     (b"r", 0.39, 5.2),
     (b"k", 0.29, 2.0),
     (b"v", 0.6, 5.5),

@@ -2,16 +2,15 @@
 
 tiktoken downloads what it does not find, and what it finds damaged.  So the file is looked for and
 checked here first; whatever is not right with it, nobody counts.  Everything here blocks: a
-vocabulary takes half a second to load and about 90 MB, once; call it in a thread.
+vocabulary takes half a second to load and about 90 MB, once; call it in a thread.  For 0.1 s of
+that, tiktoken lets no other thread run.
 """
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import os
 import re
-import tempfile
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -38,14 +37,11 @@ class Vocabulary:
 
     def file(self) -> Path | None:
         """Where tiktoken's copy is, by tiktoken's own rule, or None if there is none."""
-        folder = next(
-            (os.environ[name] for name in _FOLDER_VARIABLES if name in os.environ),
-            str(Path(tempfile.gettempdir()) / "data-gym-cache"),
-        )
+        folder = _folder()
         if not folder:
             return None  # which switches the copies off
-        name = hashlib.sha1(self.url.encode(), usedforsecurity=False).hexdigest()
-        path = Path(folder) / name
+        hashes = importlib.import_module("hashlib")
+        path = Path(folder) / hashes.sha1(self.url.encode(), usedforsecurity=False).hexdigest()
         return path if path.is_file() else None
 
     def is_here(self) -> bool:
@@ -54,9 +50,20 @@ class Vocabulary:
         if path is None:
             return False
         try:
-            return hashlib.sha256(path.read_bytes()).hexdigest() == self.sha256
+            content = path.read_bytes()
         except OSError:
             return False
+        return bool(importlib.import_module("hashlib").sha256(content).hexdigest() == self.sha256)
+
+
+def _folder() -> str:
+    """Where tiktoken keeps its copies; empty: nowhere."""
+    for name in _FOLDER_VARIABLES:
+        if name in os.environ:
+            return os.environ[name]
+    # Loaded late, as hashlib is: a program that counts nothing can do without them.
+    temporary: str = importlib.import_module("tempfile").gettempdir()
+    return str(Path(temporary) / "data-gym-cache")
 
 
 _FOLDER_VARIABLES = ("TIKTOKEN_CACHE_DIR", "DATA_GYM_CACHE_DIR")

@@ -257,6 +257,23 @@ async def transition(asynchronous: bool, count: int = 4000) -> float:
     return best
 
 
+# ---- services ------------------------------------------------------------------------------------
+
+
+def services(quick: bool) -> None:
+    from . import services as bench
+
+    say("\nwhat a service costs, alone against none: per request, per piece of an answer")
+    for name, put in bench.SERVICES.items():
+        per_request_us, per_piece_us = bench.measure(put, quick=quick)
+        say(verdict(f"{name}, request", per_request_us, bench.REQUEST_GOAL_US, "us"))
+        say(verdict(f"{name}, piece", per_piece_us, bench.PIECE_GOAL_US, "us"))
+    count = 100_000 if quick else 1_000_000
+    before, after = bench.memory_kib(count)
+    say(f"memory after {count // 10:,} requests {before:,} KiB, after {count:,} {after:,} KiB")
+    say(verdict("growth, all listeners on", after / before, 1.02, "x"))
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer turns, to see that it runs")
@@ -267,6 +284,7 @@ if __name__ == "__main__":
     openai(3 if quick else 7, 5_000 if quick else 20_000)
     anthropic(3 if quick else 7, 20_000)
     local_models(3 if quick else 7, 32 if quick else 128)
+    services(quick)
     if missed:
         say(f"\nmissed by more than the margin: {', '.join(missed)}")
         sys.exit(1)

@@ -9,21 +9,37 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import time
 from collections.abc import AsyncGenerator, Callable
+from pathlib import Path
 from typing import Any
 
 from llm_manager import (
     BaseLLMProvider,
+    BudgetPolicy,
+    CachePolicy,
+    CostTracker,
+    EventEmitter,
     FinishDelta,
+    InMemoryTraceProvider,
     LLMModelInfo,
     MetaDelta,
+    ModelMetrics,
+    PriceBook,
+    ProviderHealth,
+    RecentRequests,
     TextDelta,
+    TokenManager,
+    Tracing,
     Usage,
     UsageDelta,
+    log_events,
 )
+from llm_manager.events import RequestFinished, RequestStarted
 from llm_manager.messages import Delta, LLMRequest
 
+REQUEST_GOAL_US, PIECE_GOAL_US = 5.0, 1.0
 Put = Callable[[BaseLLMProvider], Any]
 _PIECE = TextDelta("word ")
 
@@ -86,3 +102,89 @@ def measure(put: Put | None, *, quick: bool) -> tuple[float, float]:
     per_request = asyncio.run(cost_us(put, 20, 1, turns * 40))
     long_answer = asyncio.run(cost_us(put, 1, 2_000, turns * 4))
     return per_request, (long_answer - per_request) / 2_000
+
+
+# ---- the services --------------------------------------------------------------------------------
+
+
+def _prices() -> PriceBook:
+    return PriceBook({"*/*": {"input_usd": 1.0, "output_usd": 2.0}}, public=False)
+
+
+class Silent:
+    """A tracing backend that keeps nothing, so that only this library is measured."""
+
+    def start_span(self, *args: Any, **facts: Any) -> Silent:
+        return self
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *args, **facts: None
+
+
+SERVICES: dict[str, Put] = {
+    "metrics": lambda p: ModelMetrics().attach(p),
+    "health": lambda p: ProviderHealth().attach(p),
+    "recent requests": lambda p: RecentRequests().attach(p),
+    "recent requests with content": lambda p: RecentRequests(content=True).attach(p),
+    "cost": lambda p: CostTracker(_prices()).attach(p),
+    "token manager": lambda p: TokenManager(p, "m", max_tokens=10**9).attach(p),
+    "event log, quiet": log_events,
+    "tracing in memory": lambda p: Tracing(InMemoryTraceProvider()).attach(p),
+    "budget in tokens": lambda p: p.add_policy(BudgetPolicy(max_tokens_per_day=10**12)),
+    "budget in dollars": lambda p: p.add_policy(
+        BudgetPolicy(max_usd_per_day=10**9, prices=_prices())
+    ),
+    "cache that may not keep the answer": lambda p: p.add_policy(CachePolicy()),
+    "cache that keeps the answer": lambda p: p.add_policy(CachePolicy(only_deterministic=False)),
+}
+
+
+# ---- a million requests --------------------------------------------------------------------------
+
+
+def memory_kib(requests: int) -> tuple[int, int]:
+    """Resident memory in KiB after a tenth of ``requests`` and after all, with all listeners on.
+
+    The events are those of three providers, 300 models and ever new conversations.
+    """
+    emitter = EventEmitter()
+    kept = [ModelMetrics(), ProviderHealth(), CostTracker(_prices()), RecentRequests()]
+    for listener in kept:
+        listener.attach(emitter)
+    after_a_tenth = 0
+    for number in range(requests):
+        _one_request(emitter, number)
+        if number == requests // 10:
+            after_a_tenth = _resident_kib()
+    return after_a_tenth, _resident_kib()
+
+
+def _one_request(emitter: EventEmitter, number: int) -> None:
+    about: dict[str, Any] = {
+        "provider_id": f"provider-{number % 3}",
+        "request_id": f"req-{number}",
+        "model": f"model-{number % 300}",
+        "operation": "chat",
+        "kind": "memory",
+        "conversation_id": f"conversation-{number}",
+    }
+    emitter.publish(RequestStarted(**about))
+    emitter.publish(
+        RequestFinished(
+            **about,
+            outcome="ok",
+            attempts=1,
+            duration_s=0.001 * (number % 5000),
+            first_token_s=0.0001 * (number % 5000),
+            usage=Usage(prompt_tokens=number % 4000, completion_tokens=number % 900),
+        )
+    )
+
+
+def _resident_kib() -> int:
+    gc.collect()
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * 4
+
+
+logging.getLogger("llm_manager").setLevel(logging.WARNING)

@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from ..test_registry import install
 from .conftest import Cli
-from .running import TIMEOUT_S, Terminal, environment
+from .running import ROOT, TIMEOUT_S, Terminal, environment
 
 KEY = "sk-test-4f9a8b7c6d5e4f3a2b1c"
 FILE = """\
@@ -114,6 +115,17 @@ api_key = "env:ELSEWHERE"
     assert ["variable", "api_key", "***", "environment", "OPENAI_API_KEY"] in lines
 
 
+def test_a_package_that_raises_does_not_keep_settings_from_being_shown(
+    cli: Cli, path: Path, tmp_path: Path
+) -> None:
+    module = "def make(**settings): raise KeyError(settings)"
+    install(tmp_path / "site", "broken", module, {"broken": "broken:make"})
+    path.write_text('[providers.mine]\nkind = "broken"\ndefault_model = "small"\n')
+    result = cli("config", "show", PYTHONPATH=os.pathsep.join([str(tmp_path / "site"), str(ROOT)]))
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "'small'" in result.stdout
+
+
 def test_without_a_file_the_place_is_told_where_it_would_be(cli: Cli, tmp_path: Path) -> None:
     result = cli("config", "show")
     assert result.returncode == 0
@@ -209,6 +221,21 @@ def test_doctor_finds_what_is_wrong_with_the_settings(cli: Cli, path: Path) -> N
     assert "no valid TOML" in result.stdout.partition("\nsettings\n")[2].partition("\n\n")[0]
     path.write_text('[providers.p]\nkind = "ecoh"\n')
     assert "providers.p.kind: there is no kind of provider 'ecoh'" in cli("doctor").stdout
+
+
+def test_providers_of_the_settings_are_those_that_commands_use(cli: Cli, path: Path) -> None:
+    path.write_text('[providers.mine]\nkind = "echo"\n[providers.bad]\nkind = "ecoh"\n')
+    result = cli("status")
+    assert (result.returncode, result.stderr) == (1, "")
+    rows = [line.split()[:3] for line in result.stdout.splitlines()[1:3]]
+    assert rows == [["mine", "connected", "recovered"], ["bad", "failed", "invalid_config"]]
+    assert "there is no kind of provider 'ecoh'" in result.stdout
+    answer = cli("chat", "Hello")
+    assert (answer.returncode, answer.stdout) == (0, "Hello\n")
+    path.write_text("[providers.mine\n")
+    broken = cli("status")
+    assert broken.returncode == 1
+    assert "no valid TOML" in broken.stderr
 
 
 # ---- set -----------------------------------------------------------------------------------------
