@@ -6,7 +6,7 @@
   none can raise into it, delay it or skip another listener; ``error`` never raises.
 * **Place.**  A listener runs on the event loop that was running where it was registered; where
   none was, on one background thread.  ``delivery="inline"`` runs it where the event is emitted,
-  as soon as no lock is held.
+  as soon as no lock is held; with ``batch``, so many events at once.
 * **Bounds.**  A mailbox holds 1,024 events; then the oldest go, counted in ``coalesced``.
 """
 
@@ -43,6 +43,7 @@ _Mail = tuple[tuple[Any, ...], dict[str, Any]]
 MAILBOX_LIMIT = 1024
 # One turn of the loop delivers at most this many events to a synchronous listener.
 _BATCH = 64
+_REPORTS = frozenset({"error", "listenerError"})
 
 _dispatcher = LoopThread("llm_manager-events")
 
@@ -56,9 +57,10 @@ class Subscription:
     """One registered listener and its mailbox; `close` ends it.
 
     Attributes:
-        event: the name of the events it listens to.
+        event: the name of the events it listens to, or names with commas between them.
         once: whether it ends after one event.
         coalesced: how many events it has missed, because newer ones took their place.
+        batch: how many events are delivered together; may be changed at any time.
     """
 
     def __init__(
@@ -72,8 +74,10 @@ class Subscription:
         conflate: bool = False,
         once: bool = False,
         weak: bool = False,
+        batch: int = 1,
+        watches: bool = True,
     ) -> None:
-        _check(listener, delivery, limit)
+        _check(listener, delivery, limit, batch)
         self.event = event
         self.once = once
         self.coalesced = 0
@@ -83,6 +87,8 @@ class Subscription:
         self._inline = delivery == "inline"
         self._loop = _loop_here() if delivery == "loop" else None
         self._limit = limit
+        self.batch = batch
+        self._watches = watches
         self._conflate = conflate
         self._mailbox: collections.deque[_Mail] = collections.deque()
         # The emitter's own lock, never one of ours: two would have to be taken in a fixed order,
@@ -132,6 +138,17 @@ class Subscription:
             elif task is not asyncio.current_task():
                 task.cancel()
 
+    def drain(self) -> None:
+        """Deliver what a ``batch`` still waits for; for who wants to know how things are now.
+
+        While another thread is delivering, that thread goes on and this one does not wait.
+        """
+        with self._lock:
+            if self._scheduled or not self._mailbox or not self._inline:
+                return
+            self._scheduled = True
+        self._drain_here()
+
     # ---- from the emitter, which holds its lock --------------------------------------------------
 
     def _post(self, mail: _Mail) -> bool:
@@ -148,6 +165,8 @@ class Subscription:
         if self._scheduled:
             if not self._has_a_place:
                 self.close()
+            return False
+        if len(mailbox) < self.batch:
             return False
         self._scheduled = True
         return True
@@ -303,7 +322,7 @@ class Subscription:
             log.error("listener %s for %r failed", self._name, self.event, exc_info=error)
         emitter = self._emitter()
         # A report about a failing reporter could go on for ever.
-        if emitter is not None and self.event not in ("error", "listenerError"):
+        if emitter is not None and not _REPORTS.intersection(self.event.split(", ")):
             emitter.publish(
                 ListenerFailed(
                     provider_id=emitter.source_id,
@@ -378,7 +397,7 @@ class EventEmitter(PyeeEmitter):
         """`on` without its decorator form; the same function counts once per event."""
         with self.atomic():
             if not any(s.listener == f and not s.once for s in self._known(event)):
-                self._add(Subscription(self, event, f, **how))
+                self._add(Subscription(self, event, f, **how), event)
         return f
 
     def once(self, event: str, f: Any = None, **how: Any) -> Any:
@@ -386,40 +405,51 @@ class EventEmitter(PyeeEmitter):
         if f is None:
             return lambda g: self.once(event, g, **how)
         with self.atomic():
-            self._add(Subscription(self, event, f, once=True, **how))
+            self._add(Subscription(self, event, f, once=True, **how), event)
         return f
 
     def subscribe(
         self,
         listener: Listener,
-        event: str = StatusChanged.name,
+        event: str | tuple[str, ...] = StatusChanged.name,
         *,
         delivery: Delivery = "loop",
         conflate: bool = False,
         weak: bool = False,
         limit: int = MAILBOX_LIMIT,
+        batch: int = 1,
+        watches: bool = True,
     ) -> Subscription:
         """Tell ``listener`` the present state, then every later ``event``: no gap, no repetition.
 
         Args:
             listener: function or coroutine function.
-            event: its name; events without a present state have nothing to tell at first.
+            event: its name, or several, which then come in their common order; events without a
+                present state have nothing to tell at first.
             delivery: ``loop`` (see the module's text) or ``inline``.
             conflate: keep only the newest undelivered event of each provider.
             weak: do not keep the listener (a bound method, say) alive.
             limit: how many undelivered events are kept.
+            batch: of ``inline``: wait until there are so many, or until `Subscription.drain`; for
+                who adds up and is asked seldom.
+            watches: whether somebody looks at what is told, for whose sake a provider that is
+                idle is looked after; not for what only adds up.
 
         Raises:
-            InvalidParameterError: there is no such ``delivery``, or ``limit`` is below 1.
+            InvalidParameterError: there is no such ``delivery``, ``limit`` or ``batch`` is below 1,
+                or a ``batch`` is not ``inline``.
         """
+        names = (event,) if isinstance(event, str) else event
         subscription = Subscription(
-            self, event, listener, delivery=delivery, conflate=conflate, weak=weak, limit=limit
-        )
+            self, ", ".join(names), listener, delivery=delivery, conflate=conflate, weak=weak,
+            limit=limit, batch=batch, watches=watches,
+        )  # fmt: skip
         with self.atomic():
-            self._add(subscription)
-            for present in self._present(event):
-                if subscription._post(((present,), {})):
-                    _here.ready.append(subscription)
+            for name in names:
+                self._add(subscription, name)
+                for present in self._present(name):
+                    if subscription._post(((present,), {})):
+                        _here.ready.append(subscription)
         return subscription
 
     def remove_listener(self, event: str, f: Listener) -> None:
@@ -448,6 +478,16 @@ class EventEmitter(PyeeEmitter):
                 for name in list(self._subscriptions)
                 if any(s._listening for s in self._known(name))
             }
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether anybody listens who looks at what is told; see `subscribe`."""
+        with self.lock:
+            return any(
+                subscription._listening and subscription._watches
+                for name in list(self._subscriptions)
+                for subscription in self._known(name)
+            )
 
     # ---- emitting --------------------------------------------------------------------------------
 
@@ -522,11 +562,11 @@ class EventEmitter(PyeeEmitter):
             self._subscriptions.pop(event, None)
         return known
 
-    def _add(self, subscription: Subscription) -> None:
+    def _add(self, subscription: Subscription, event: str) -> None:
         """Begin to deliver to a subscription.  The lock is held."""
-        self.emit("new_listener", subscription.event, subscription.listener)
+        self.emit("new_listener", event, subscription.listener)
         # Copy on write: a list that is being delivered to never changes.
-        self._subscriptions[subscription.event] = [*self._known(subscription.event), subscription]
+        self._subscriptions[event] = [*self._known(event), subscription]
 
     def _post(
         self, event: str, args: tuple[Any, ...], kwargs: dict[str, Any], ready: list[Subscription]
@@ -657,7 +697,7 @@ def _discard(result: Awaitable[Any] | None) -> None:
 # ---- facts about listeners -----------------------------------------------------------------------
 
 
-def _check(listener: object, delivery: str, limit: int) -> None:
+def _check(listener: object, delivery: str, limit: int, batch: int) -> None:
     if not callable(listener):
         raise InvalidParameterError(
             f"a listener must be a function, got {listener!r:.60}",
@@ -669,6 +709,10 @@ def _check(listener: object, delivery: str, limit: int) -> None:
         )
     if limit < 1:
         raise InvalidParameterError(f"limit must be 1 event or more, got {limit!r}")
+    if batch < 1 or (batch > 1 and delivery != "inline"):
+        raise InvalidParameterError(
+            f"batch must be 1 event or more, with delivery='inline', got {batch!r}"
+        )
 
 
 def _loop_here() -> asyncio.AbstractEventLoop | None:

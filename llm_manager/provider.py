@@ -764,10 +764,8 @@ class BaseLLMProvider(Reconfigurable, Asking):
 
     def _is_watched(self) -> bool:
         """Whether anybody listens, here or at the manager."""
-        if self.event_names():
-            return True
         manager = getattr(self._relay, "__self__", None)
-        return isinstance(manager, EventEmitter) and bool(manager.event_names())
+        return self.is_watched or (isinstance(manager, EventEmitter) and manager.is_watched)
 
 
 def default_policies() -> tuple[Stage, ...]:

@@ -1723,3 +1723,67 @@ emitter.emit("x", 1)
 )
 def test_a_process_that_has_listeners_ends_without_noise(script) -> None:
     assert run_script(script) == ""
+
+
+# ---- several events at once ----------------------------------------------------------------------
+
+
+def test_one_listener_of_several_events_gets_them_in_their_common_order() -> None:
+    emitter, seen = EventEmitter(), []
+    emitter.subscribe(seen.append, ("first", "second"), delivery="inline")
+    for number in range(3):
+        emitter.emit("second", number)
+        emitter.emit("first", -number)
+    assert seen == [0, 0, 1, -1, 2, -2]
+
+
+def test_a_batch_is_delivered_when_it_is_full_or_asked_for() -> None:
+    emitter, seen = EventEmitter(), []
+    subscription = emitter.subscribe(seen.append, "tick", delivery="inline", batch=3)
+    emitter.emit("tick", 1)
+    emitter.emit("tick", 2)
+    assert seen == []
+    emitter.emit("tick", 3)
+    assert seen == [1, 2, 3]
+    emitter.emit("tick", 4)
+    subscription.drain()
+    subscription.drain()
+    assert seen == [1, 2, 3, 4]
+
+
+def test_a_batch_may_be_made_smaller_at_any_time() -> None:
+    emitter, seen = EventEmitter(), []
+    subscription = emitter.subscribe(seen.append, "tick", delivery="inline", batch=100)
+    emitter.emit("tick", 1)
+    subscription.batch = 1
+    emitter.emit("tick", 2)
+    assert seen == [1, 2]
+
+
+@pytest.mark.parametrize("how", [{"batch": 0, "delivery": "inline"}, {"batch": 2}])
+def test_a_batch_that_cannot_be_is_refused(how) -> None:
+    with pytest.raises(InvalidParameterError, match="batch must be"):
+        EventEmitter().subscribe(print, "tick", **how)
+
+
+def test_a_listener_that_only_adds_up_does_not_watch() -> None:
+    emitter = EventEmitter()
+    adding = emitter.subscribe(print, "tick", delivery="inline", watches=False)
+    assert not emitter.is_watched
+    display = emitter.subscribe(print, "tick")
+    assert emitter.is_watched
+    display.close()
+    assert not emitter.is_watched
+    adding.close()
+
+
+def test_a_failing_listener_of_several_events_that_reports_failures_is_not_told_of_itself() -> None:
+    emitter, calls = EventEmitter(), []
+
+    def fails(event: object) -> None:
+        calls.append(event)
+        raise ValueError("no")
+
+    emitter.subscribe(fails, ("tick", "listenerError"), delivery="inline")
+    emitter.emit("tick", 1)
+    assert calls == [1]

@@ -60,6 +60,7 @@ class CostTracker(Attachable):
     """
 
     listens_to: ClassVar[Mapping[str, str]] = {"requestFinished": "_finished"}
+    batch = 64
 
     def __init__(
         self,
@@ -84,27 +85,32 @@ class CostTracker(Attachable):
     @property
     def total_usd(self) -> float:
         """What all requests of known cost have cost, in US dollars."""
+        self.catch_up()
         with self._lock:
             return as_usd(self._sums.total.picodollars)
 
     @property
     def unknown_requests(self) -> int:
         """How many requests are not in ``total_usd``, because nobody knows what they cost."""
+        self.catch_up()
         with self._lock:
             return self._sums.total.unknown_requests
 
     @property
     def pending_requests(self) -> int:
         """How many requests wait for the prices to be loaded."""
+        self.catch_up()
         return len(self._pending)
 
     def snapshot(self) -> CostSnapshot:
         """Everything that is known now."""
+        self.catch_up()
         with self._lock:
             return self._sums.snapshot(self._since, len(self._pending))
 
     async def settle(self) -> None:
         """Wait until no request waits for the prices any more."""
+        self.catch_up()
         loader = self._loader
         if loader is not None:
             await asyncio.to_thread(loader.join)
@@ -143,10 +149,11 @@ class CostTracker(Attachable):
             provider, provider, model, "", conversation_id, usage, datetime.now(UTC), False
         )
         with self._lock:
-            self._take(request)
+            self._count_or_wait(request)
 
     def reset(self) -> None:
         """Begin at 0."""
+        self.catch_up()
         with self._lock:
             self._sums.clear()
             self._pending.clear()
@@ -161,7 +168,7 @@ class CostTracker(Attachable):
         if event.composite or _took_nothing(event):
             return
         with self._lock:
-            self._take(
+            self._count_or_wait(
                 EndedRequest(
                     event.provider_id,
                     event.kind,
@@ -176,7 +183,7 @@ class CostTracker(Attachable):
 
     # ---- inside ----------------------------------------------------------------------------------
 
-    def _take(self, request: EndedRequest) -> None:
+    def _count_or_wait(self, request: EndedRequest) -> None:
         if self._book.loaded:
             self._count(request)
             return

@@ -5,7 +5,7 @@ It counts and measures; it keeps no prompt, no answer and no single request.
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Mapping
 from copy import copy
 from datetime import UTC, datetime
@@ -23,7 +23,6 @@ from .prometheus import exposition
 _Key = tuple[str, str]
 _OVERFLOW: _Key = (OTHER, OTHER)
 _CODES_LIMIT = 50
-_EARLY_LIMIT = 1024
 # Less than this between the first piece and the end is no stream of tokens.
 _ONE_PIECE_S = 0.001
 
@@ -50,10 +49,11 @@ class ModelMetrics(Attachable):
     """
 
     listens_to: ClassVar[Mapping[str, str]] = {
-        "requestFinished": "_finished",
-        "retryScheduled": "_retried",
         "requestStarted": "_started",
+        "retryScheduled": "_retried",
+        "requestFinished": "_finished",
     }
+    batch = 64
 
     def __init__(self, *, max_models: int = 100) -> None:
         super().__init__()
@@ -61,12 +61,11 @@ class ModelMetrics(Attachable):
         self._max_models = max_models
         self._series: dict[_Key, _Series] = {}
         self._running: dict[str, _Series] = {}
-        # Starts and ends come by two ways, so an end may arrive first.
-        self._ended_early: OrderedDict[str, None] = OrderedDict()
         self._since = datetime.now(UTC)
 
     def snapshot(self) -> MetricsSnapshot:
         """Everything that is known now."""
+        self.catch_up()
         with self._lock:
             copies = [(key, series.copy()) for key, series in self._series.items()]
             running = Counter(series.key for series in self._running.values())
@@ -117,6 +116,7 @@ class ModelMetrics(Attachable):
 
     def reset(self) -> None:
         """Begin to count anew; what runs now is still known to run."""
+        self.catch_up()
         with self._lock:
             self._series.clear()
             for request_id, series in self._running.items():
@@ -129,9 +129,6 @@ class ModelMetrics(Attachable):
         if event.composite:
             return
         with self._lock:
-            if event.request_id in self._ended_early:
-                del self._ended_early[event.request_id]
-                return
             key = (event.provider_id, event.model)
             self._running[event.request_id] = self._series_of(key, event.kind)
 
@@ -146,17 +143,13 @@ class ModelMetrics(Attachable):
             return
         with self._lock:
             series = self._running.pop(event.request_id, None)
-            if series is None:
-                self._ended_early[event.request_id] = None
-                if len(self._ended_early) > _EARLY_LIMIT:
-                    self._ended_early.popitem(last=False)
+            if series is None:  # it began before this was attached
                 series = self._series_of((event.provider_id, event.model), event.kind)
             series.add(event)
 
     def _after_detaching(self, emitter: EventEmitter) -> None:
         with self._lock:
             self._running.clear()
-            self._ended_early.clear()
 
     # ---- inside ----------------------------------------------------------------------------------
 

@@ -50,12 +50,13 @@ class RecentRequests(Attachable):
     """
 
     listens_to: ClassVar[Mapping[str, str]] = {
-        "requestFinished": "_finished",
+        "requestStarted": "_started",
         "retryScheduled": "_noted",
         "requestQueued": "_noted",
         "streamStalled": "_noted",
-        "requestStarted": "_started",
+        "requestFinished": "_finished",
     }
+    batch = 64
 
     def __init__(
         self, limit: int = 100, content: bool = False, *, content_limit_characters: int = 10_000
@@ -70,14 +71,18 @@ class RecentRequests(Attachable):
         self._revision = 0
         self._changes = EventEmitter()
         self._is_watched = False
+        if content:  # which comes by another way, for a request that is known by then
+            self.batch = 1
 
     @property
     def revision(self) -> int:
         """Grows with every change, so that who draws can tell whether there is anything new."""
+        self.catch_up()
         return self._revision
 
     def snapshot(self) -> RecentSnapshot:
         """The last requests, the newest first."""
+        self.catch_up()
         with self._lock:
             children = self._children()
             newest_first = sorted(self._entries.items(), key=_age, reverse=True)
@@ -88,6 +93,7 @@ class RecentRequests(Attachable):
 
     def get(self, request_id: str) -> RequestRecord | None:
         """One request; None if it is not remembered."""
+        self.catch_up()
         with self._lock:
             entry = self._entries.get(request_id)
             return None if entry is None else entry.record(self._children()[request_id])
@@ -99,10 +105,12 @@ class RecentRequests(Attachable):
         `close` ends it.
         """
         self._is_watched = True
+        self._at_once()
         return self._changes.subscribe(listener, "changed", conflate=True)
 
     def clear(self) -> None:
         """Forget everything."""
+        self.catch_up()
         with self._lock:
             self._entries.clear()
             self._changed()
@@ -111,11 +119,7 @@ class RecentRequests(Attachable):
 
     def _started(self, event: RequestStarted) -> None:
         with self._lock:
-            entry = self._entries.get(event.request_id)
-            if entry is None:
-                self._remember(event)
-            else:  # its end came first, from another thread
-                entry.first = event
+            self._remember(event)
             self._changed()
 
     def _noted(self, event: RetryScheduled | RequestQueued | StreamStalled) -> None:

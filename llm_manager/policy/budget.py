@@ -25,7 +25,7 @@ from ..messages import Delta, LLMRequest, TextDelta, Usage
 from ..prices import PriceBook, as_picodollars
 from ..tokens import estimate_prompt_tokens
 from . import Exchange, Host
-from .budget_account import Account, Accounts, Amount
+from .budget_account import Accounts, Reservation
 from .budget_limits import BudgetLeft, BudgetUse, Limits, price_unknown
 from .budget_use import NOTHING, Meter, longest_answer_tokens
 from .checks import check_number, check_type
@@ -122,7 +122,7 @@ class BudgetPolicy:
     def spent(self) -> BudgetUse:
         """What is spent today, and reserved."""
         with self._lock:
-            return self._use(self._accounts.today)
+            return self._limits.use(self._accounts.today)
 
     @property
     def left(self) -> BudgetLeft:
@@ -134,7 +134,7 @@ class BudgetPolicy:
     def spent_in(self, conversation_id: str) -> BudgetUse:
         """What a conversation has spent, and reserved."""
         with self._lock:
-            return self._use(self._accounts.known_conversation(conversation_id))
+            return self._limits.use(self._accounts.known_conversation(conversation_id))
 
     def left_in(self, conversation_id: str) -> BudgetLeft:
         """What is left of a conversation's budget; today's may end sooner."""
@@ -198,7 +198,7 @@ class BudgetPolicy:
             log.warning("budgets know stated prices only: %s", error)
             self._book = self._book.without_public()
 
-    def _reserve(self, request: LLMRequest, host: Host) -> _Reservation:
+    def _reserve(self, request: LLMRequest, host: Host) -> Reservation:
         """Keep what ``request`` might take, or refuse it."""
         prompt = estimate_prompt_tokens(request)
         answer = longest_answer_tokens(request, self.answer_tokens)
@@ -216,15 +216,16 @@ class BudgetPolicy:
             if conversation_id is not None:
                 conversation = self._accounts.of_conversation(conversation_id)
             self._limits.check(needed, today, conversation, self._accounts)
-            today.reserve(needed)
-            if conversation is not None:
-                conversation.reserve(needed)
-        return needed, today, conversation
+            reservation = Reservation(
+                needed, (today,) if conversation is None else (today, conversation)
+            )
+            for account in reservation.accounts:
+                account.reserve(needed)
+        return reservation
 
     def _settle(
-        self, reservation: _Reservation, used: Usage, request: LLMRequest, model: str, host: Host
+        self, reservation: Reservation, used: Usage, request: LLMRequest, model: str, host: Host
     ) -> None:
-        reserved, today, conversation = reservation
         picodollars: int | None = 0
         if self._limits.in_usd and used is not NOTHING:
             picodollars = self._picodollars(used, request, model, host)
@@ -232,9 +233,7 @@ class BudgetPolicy:
         with self._lock:
             if picodollars is None:
                 self._unknown_requests += 1
-            today.settle(reserved, spent)
-            if conversation is not None:
-                conversation.settle(reserved, spent)
+            reservation.settle(spent)
 
     def _picodollars(
         self, usage: Usage, request: LLMRequest, response_model: str, host: Host
@@ -249,11 +248,5 @@ class BudgetPolicy:
         usd = None if quote is None else quote.usd(usage)
         return None if usd is None else as_picodollars(usd)
 
-    def _use(self, account: Account) -> BudgetUse:
-        return BudgetUse.of(account, in_usd=self._limits.in_usd)
-
     def _after_fork(self) -> None:
         self._lock = threading.RLock()
-
-
-_Reservation = tuple[Amount, Account, Account | None]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from ..clock import Clock
 
@@ -41,6 +41,18 @@ class Account:
             self.spent_tokens + self.reserved_tokens,
             self.spent_picodollars + self.reserved_picodollars,
         )
+
+
+class Reservation(NamedTuple):
+    """What is kept for one request, and in which accounts: of its day, of its conversation."""
+
+    amount: Amount
+    accounts: tuple[Account, ...]
+
+    def settle(self, spent: Amount) -> None:
+        """Put what the request has spent in its place."""
+        for account in self.accounts:
+            account.settle(self.amount, spent)
 
 
 class Accounts:

@@ -39,16 +39,6 @@ class BudgetUse(Data, frozen=True, kw_only=True):
     reserved_tokens: int
     reserved_usd: float | None
 
-    @classmethod
-    def of(cls, account: Account, *, in_usd: bool) -> BudgetUse:
-        """What an account says."""
-        return cls(
-            tokens=account.spent_tokens,
-            usd=as_usd(account.spent_picodollars) if in_usd else None,
-            reserved_tokens=account.reserved_tokens,
-            reserved_usd=as_usd(account.reserved_picodollars) if in_usd else None,
-        )
-
 
 class BudgetLeft(Data, frozen=True, kw_only=True):
     """What is left of a budget.
@@ -105,6 +95,15 @@ class Limits:
             if taken + more > limit:
                 retry_at = accounts.next_day if scope == "day" and more <= limit else None
                 raise _exceeded(scope, unit, limit, taken, more, retry_at)
+
+    def use(self, account: Account) -> BudgetUse:
+        """What is spent on ``account``."""
+        return BudgetUse(
+            tokens=account.spent_tokens,
+            usd=as_usd(account.spent_picodollars) if self.in_usd else None,
+            reserved_tokens=account.reserved_tokens,
+            reserved_usd=as_usd(account.reserved_picodollars) if self.in_usd else None,
+        )
 
     def left(self, scope: Scope, account: Account, resets_at: datetime | None) -> BudgetLeft:
         """What ``account`` may still take."""

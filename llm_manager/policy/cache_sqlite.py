@@ -19,26 +19,13 @@ from typing import TypeVar
 
 from .._threads import reset_after_fork
 from ..errors import ConfigurationError, InvalidParameterError
-from .cache_key import FORMAT
+from .cache_file import is_damage, opened, read, unusable
 from .checks import check_number
 
 T = TypeVar("T")
 
-# Marks a file as ours, so that nobody's own database is ever written to: "LLMc" in ASCII.
-_APPLICATION_ID = 0x4C4C4D63
-# How long another process may hold the file before an answer goes without the cache, in seconds.
-_WAIT_FOR_OTHERS_S = 1.0
-# A hit is noted as a use no more often than this, in seconds: a note is a write.
-_NOTED_EVERY_S = 60.0
+# What SQLite keeps beside the file while it is open.
 _BESIDE = ("-wal", "-shm")
-
-_SCHEMA = """
-    CREATE TABLE answers (
-        key TEXT PRIMARY KEY, body BLOB NOT NULL, size INTEGER NOT NULL,
-        created_s REAL NOT NULL, used_s REAL NOT NULL
-    );
-    CREATE INDEX by_use ON answers (used_s, size);
-"""
 
 
 class SqliteStore:
@@ -97,7 +84,7 @@ class SqliteStore:
 
     async def get(self, key: str, *, now_s: float, oldest_s: float) -> bytes | None:
         """See `CacheStore.get`."""
-        return await self._do(lambda db: _read(db, key, now_s, oldest_s))
+        return await self._do(lambda db: read(db, key, now_s, oldest_s))
 
     async def put(self, key: str, body: bytes, *, now_s: float) -> None:
         """See `CacheStore.put`."""
@@ -147,13 +134,13 @@ class SqliteStore:
             try:
                 return work(self._connection())
             except (sqlite3.Error, OSError) as error:
-                damaged, text = _is_damage(error), str(error)
+                damaged, text = is_damage(error), str(error)
             self.close()
-            raise self._put_aside(text) if damaged else _unusable(self.path, text)
+            raise self._put_aside(text) if damaged else unusable(self.path, text)
 
     def _connection(self) -> sqlite3.Connection:
         if not self._open:
-            self._open.append(_opened(self.path))
+            self._open.append(opened(self.path))
             with self._open[0] as db:
                 self._make_room(db)
         return self._open[0]
@@ -183,7 +170,7 @@ class SqliteStore:
                 if beside.exists():
                     beside.rename(f"{aside}{ending}")
         except OSError as error:
-            return _unusable(self.path, f"{text}; and it cannot be renamed: {error.strerror}")
+            return unusable(self.path, f"{text}; and it cannot be renamed: {error.strerror}")
         return ConfigurationError(
             f"the cache file {str(self.path)!r} is damaged ({text}); it was renamed to "
             f"{aside.name!r}, and a new one is begun",
@@ -200,76 +187,6 @@ class SqliteStore:
 
 
 _of_parents: list[list[sqlite3.Connection]] = []
-
-
-def _opened(path: Path) -> sqlite3.Connection:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # SQLite would create it for everybody to read; the files beside it get the same mode.
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-    db = sqlite3.connect(path, timeout=_WAIT_FOR_OTHERS_S, check_same_thread=False)
-    try:
-        _prepare(db, path)
-    except BaseException:  # whatever it is, nothing must stay open
-        db.close()
-        raise
-    return db
-
-
-def _prepare(db: sqlite3.Connection, path: Path) -> None:
-    if not _is_ready(db):
-        with db:
-            db.execute("BEGIN IMMEDIATE")
-            if not _is_ready(db):  # another process may have been quicker
-                _begin(db, path)
-    db.execute("PRAGMA journal_mode = WAL")
-    # After a crash of the machine the newest answers may be missing; the file is whole.
-    db.execute("PRAGMA synchronous = NORMAL")
-
-
-def _begin(db: sqlite3.Connection, path: Path) -> None:
-    owner = db.execute("PRAGMA application_id").fetchone()[0]
-    if owner != _APPLICATION_ID and db.execute("SELECT 1 FROM sqlite_master").fetchone():
-        raise _unusable(path, "it is a database of something else")
-    db.execute("DROP TABLE IF EXISTS answers")
-    for statement in filter(str.strip, _SCHEMA.split(";")):
-        db.execute(statement)
-    db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-    db.execute(f"PRAGMA user_version = {FORMAT}")
-
-
-def _is_ready(db: sqlite3.Connection) -> bool:
-    marks = [db.execute(f"PRAGMA {p}").fetchone()[0] for p in ("application_id", "user_version")]
-    return marks == [_APPLICATION_ID, FORMAT]
-
-
-def _read(db: sqlite3.Connection, key: str, now_s: float, oldest_s: float) -> bytes | None:
-    query = "SELECT body, created_s, used_s FROM answers WHERE key = ?"
-    row = db.execute(query, (key,)).fetchone()
-    if row is None:
-        return None
-    body, created_s, used_s = row
-    if created_s < oldest_s:
-        with db:
-            db.execute("DELETE FROM answers WHERE key = ?", (key,))
-        return None
-    if now_s > used_s + _NOTED_EVERY_S:
-        with db:
-            db.execute("UPDATE answers SET used_s = ? WHERE key = ?", (now_s, key))
-    return bytes(body)
-
-
-def _is_damage(error: Exception) -> bool:
-    """Whether the file itself is bad, and not only out of reach for now."""
-    code = getattr(error, "sqlite_errorcode", None)
-    return code is not None and (code & 0xFF) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-
-
-def _unusable(path: Path, text: str) -> ConfigurationError:
-    return ConfigurationError(
-        f"the cache file {str(path)!r} cannot be used: {text}",
-        code="cache_unusable",
-        hint="give SqliteStore a file of its own, in a folder that can be written to",
-    )
 
 
 def _close(connections: list[sqlite3.Connection]) -> None:
