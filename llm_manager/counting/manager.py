@@ -20,6 +20,8 @@ from ..messages import LLMMessage, LLMRequest, Messages, TokenCount, Usage, as_m
 from ..tokens import estimate_prompt
 
 _MAILBOX_LIMIT = 1_000_000
+# Adding up is cheaper for several at once, unless a period may end meanwhile.
+_BATCH = 64
 
 Period: TypeAlias = float | Literal["day"] | None
 
@@ -100,6 +102,7 @@ class TokenManager:
     @property
     def used_tokens(self) -> int:
         """How many were used in this period."""
+        self._catch_up()
         with self._lock:
             self._begin_anew_if_due()
             return self._used_tokens
@@ -157,6 +160,7 @@ class TokenManager:
 
     def reset(self) -> None:
         """Begin anew now: nothing is used; a period of seconds begins now, too."""
+        self._catch_up()
         with self._lock:
             self._used_tokens = 0
             self._ends_at_s = self._end_after(self._clock.wall())
@@ -174,16 +178,27 @@ class TokenManager:
         if emitter not in self._subscriptions:
             # No event may be lost while another thread is at it.
             self._subscriptions[emitter] = emitter.subscribe(
-                self._finished, RequestFinished.name, delivery="inline", limit=_MAILBOX_LIMIT
+                self._finished,
+                RequestFinished.name,
+                delivery="inline",
+                limit=_MAILBOX_LIMIT,
+                batch=_BATCH if self.period_s is None else 1,
+                watches=False,
             )
         return self
 
     def detach(self) -> None:
         """Listen to nobody any more; what was used stays."""
+        self._catch_up()
         while self._subscriptions:
             self._subscriptions.popitem()[1].close()
 
     # ---- inside ----------------------------------------------------------------------------------
+
+    def _catch_up(self) -> None:
+        """Take in the events that wait for the next batch."""
+        for subscription in tuple(self._subscriptions.values()):
+            subscription.drain()
 
     async def _count(self, messages: Messages) -> TokenCount:
         source = self._source
