@@ -13,8 +13,8 @@ from time import time_ns
 from typing import Any
 
 from .._threads import reset_after_fork
+from ..checks import check_number
 from ..messages import Data
-from ..policy.checks import check_number
 from .trace_provider import Attribute, Attributes, Metric, SpanKind, TraceSpan
 
 

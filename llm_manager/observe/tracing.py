@@ -17,12 +17,12 @@ import logging
 from time import time_ns
 from typing import TYPE_CHECKING, Self, cast
 
+from ..checks import check_number, check_type
 from ..emitter import EventEmitter
 from ..errors import InvalidParameterError
 from ..events import RequestFinished, RequestQueued, RetryScheduled, StreamStalled
 from ..manager import LLMProviderManager
 from ..messages import Delta, LLMRequest
-from ..policy.checks import check_number, check_type
 from ..provider import BaseLLMProvider
 from . import genai, genai_events
 from .genai_tool import tool_attributes, tool_span_name

@@ -14,6 +14,7 @@ from datetime import UTC, tzinfo
 from typing import Literal
 
 from .._threads import reset_after_fork
+from ..checks import check_number, check_type
 from ..clock import SYSTEM_CLOCK, Clock
 from ..errors import (
     DependencyMissingError,
@@ -28,7 +29,6 @@ from . import Exchange, Host
 from .budget_account import Accounts, Reservation
 from .budget_limits import BudgetLeft, BudgetUse, Limits, price_unknown
 from .budget_use import NOTHING, Meter, longest_answer_tokens
-from .checks import check_number, check_type
 from .patterns import model_filter
 
 log = logging.getLogger("llm_manager.budget")

@@ -11,7 +11,7 @@ import logging
 import math
 from collections.abc import AsyncGenerator, Iterable
 
-from ..checks import shown
+from ..checks import check_number, check_type, shown
 from ..clock import SYSTEM_CLOCK, Clock
 from ..errors import InvalidParameterError, LLMError
 from ..events import ErrorOccurred
@@ -21,7 +21,6 @@ from . import Exchange, Host
 from .cache_answer import follows, is_worth_keeping, packed, unpacked
 from .cache_key import cache_key
 from .cache_store import CacheStore, MemoryStore
-from .checks import check_number, check_type
 from .patterns import model_filter
 
 log = logging.getLogger("llm_manager.cache")

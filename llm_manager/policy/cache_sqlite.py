@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from .._threads import reset_after_fork
+from ..checks import check_number
 from ..errors import ConfigurationError, InvalidParameterError
 from .cache_file import is_damage, opened, read, unusable
-from .checks import check_number
 
 T = TypeVar("T")
 

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from .._threads import reset_after_fork
-from .checks import check_number
+from ..checks import check_number
 
 
 @runtime_checkable

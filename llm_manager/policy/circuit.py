@@ -24,12 +24,12 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
+from ..checks import YEAR_S, check_number
 from ..clock import SYSTEM_CLOCK, Clock
 from ..errors import LLMError, ProviderError, RequestCancelledError, as_llm_error
 from ..messages import Delta, LLMRequest
 from ..status import Reason, is_evidence, is_hard_failure, is_soft_failure
 from . import Exchange, Host
-from .checks import YEAR_S, check_number
 from .circuit_state import Circuit, Outcome, Passage
 
 # Errors of our own side, which never reached the provider.

@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Literal, NamedTuple
 
 from .._threads import reset_after_fork
+from ..checks import check_number
 from ..clock import SYSTEM_CLOCK, Clock, utc_now
 from ..errors import RateLimitError
 from ..events import RequestQueued
@@ -21,7 +22,6 @@ from ..messages import Delta, LLMRequest
 from ..status import LLMProviderStatus, RateLimits
 from ..tokens import estimate_prompt_tokens
 from . import Exchange, Host
-from .checks import check_number
 
 # Another answer may show that the wait is over; this often somebody looks.
 _LOOK_AGAIN_S = 1.0

@@ -17,12 +17,12 @@ from operator import itemgetter
 
 import msgspec
 
+from ..checks import check_type
 from ..errors import LLMError, RequestTimeoutError, StreamInterruptedError
 from ..events import StreamStalled
 from ..interrupt import Interrupter
 from ..messages import Delta, KeepAliveDelta, LLMRequest, Timeouts, merged
 from . import Exchange, Host
-from .checks import check_type
 
 DEFAULT_TIMEOUTS = Timeouts(
     connect_s=10.0, first_token_s=120.0, idle_s=60.0, content_idle_s=300.0, total_s=3600.0

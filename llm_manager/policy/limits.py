@@ -18,10 +18,10 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import cast
 
+from ..checks import check_number
 from ..events import RequestQueued
 from ..messages import Delta, LLMRequest
 from . import Exchange, Host
-from .checks import check_number
 from .places import Place, Places
 
 

@@ -20,12 +20,12 @@ from tenacity import (
 )
 
 from .._threads import reset_after_fork
+from ..checks import check_number, check_type
 from ..errors import LLMError, RequestTimeoutError, as_llm_error
 from ..events import RetryScheduled
 from ..messages import Delta, KeepAliveDelta, LLMRequest, Retries, merged
 from ..status import ErrorInfo
 from . import Exchange, Host
-from .checks import check_number, check_type
 
 DEFAULT_RETRIES = Retries(attempts=3, wait_s=0.5, wait_max_s=20.0, retry_after_max_s=60.0)
 

@@ -1,0 +1,86 @@
+"""Switching agent: one conversation, and the provider changes in the middle of it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+
+import pytest
+
+from llm_manager import (
+    LLM,
+    ChatSession,
+    EchoAnswer,
+    InvalidParameterError,
+    PortabilityReport,
+    create_llm,
+    portability_report,
+)
+
+from ..test_create_llm import add, asks_to_add, last_request, script
+
+
+class ProviderSwitchingAgent:
+    """Talks to one of its models.
+
+    Args:
+        llms: by name.
+        default: which one it begins with.
+    """
+
+    def __init__(self, llms: Mapping[str, LLM], default: str) -> None:
+        self.llms = llms
+        self.current = default
+        self.session: ChatSession = llms[default].chat("Be brief.")
+
+    async def process_message(self, text: str) -> str:
+        return await self.session.send_async(text)
+
+    def switch_provider(self, name: str) -> PortabilityReport:
+        """Go on with another one; tells what of the conversation it will not understand."""
+        if name not in self.llms:
+            raise InvalidParameterError(f"there is no provider {name!r}")
+        target = self.llms[name]
+        report = portability_report(self.session.messages, target.provider, model=target.model_name)
+        self.session = target.chat(messages=self.session.messages)
+        self.current = name
+        return report
+
+
+@pytest.fixture
+async def llms() -> AsyncIterator[dict[str, LLM]]:
+    made = {
+        name: create_llm("echo", id=name, words_per_s=float("inf"))
+        for name in ("openai", "anthropic")
+    }
+    yield made
+    for llm in made.values():
+        await llm.aclose()
+
+
+async def test_the_conversation_goes_on_with_another_provider(llms: dict[str, LLM]) -> None:
+    agent = ProviderSwitchingAgent(llms, "openai")
+    script(llms["openai"], EchoAnswer(text="Hello Ada."))
+    await agent.process_message("I am Ada.")
+    agent.switch_provider("anthropic")
+    script(llms["anthropic"], EchoAnswer(text="Ada."))
+    assert await agent.process_message("Who am I?") == "Ada."
+    assert agent.current == "anthropic"
+    assert [message.text for message in last_request(llms["anthropic"]).messages] == [
+        "Be brief.", "I am Ada.", "Hello Ada.", "Who am I?",
+    ]  # fmt: skip
+
+
+async def test_what_the_new_one_cannot_understand_is_told(llms: dict[str, LLM]) -> None:
+    agent = ProviderSwitchingAgent(llms, "openai")
+    script(llms["openai"], asks_to_add(), EchoAnswer(text="3"))
+    await agent.session.send_async("1 + 2?", tools=[add])
+    report = agent.switch_provider("anthropic")
+    assert isinstance(report, PortabilityReport)
+    assert report.lossless
+
+
+async def test_a_provider_that_is_not_there_changes_nothing(llms: dict[str, LLM]) -> None:
+    agent = ProviderSwitchingAgent(llms, "openai")
+    with pytest.raises(InvalidParameterError, match="no provider 'groq'"):
+        agent.switch_provider("groq")
+    assert agent.current == "openai"
