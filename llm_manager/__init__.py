@@ -39,7 +39,7 @@ _WHERE = {
     "discovery": ("discover", "Discovered"),
     "supervisor": ("Backoff",),
     "_blocking": ("run_sync",),
-    "config": ("Secret",),
+    "config": ("Secret", "ApiKey", "check_base_url"),
     "emitter": ("EventEmitter", "Subscription"),
     "events": (
         "Event",
@@ -179,6 +179,12 @@ _WHERE = {
     "counting.manager": ("TokenManager",),
     "counting.fitting": ("fits", "Fit"),
     "counting.trimming": ("trim_messages", "Trimmed"),
+    "composites.fallback": ("FallbackProvider",),
+    "composites.multi": ("MultiProvider",),
+    "composites.switching": ("SwitchingProvider",),
+    "composites.balanced": ("BalancedProvider",),
+    "concurrency": ("gather_with_concurrency",),
+    "checks": ("check_number",),
 }
 _MODULE_OF = {name: module for module, names in _WHERE.items() for name in names}
 
@@ -186,7 +192,15 @@ __all__ = ["__version__", *_MODULE_OF]
 
 if TYPE_CHECKING:
     from ._blocking import run_sync as run_sync
+    from .checks import check_number as check_number
+    from .composites.balanced import BalancedProvider as BalancedProvider
+    from .composites.fallback import FallbackProvider as FallbackProvider
+    from .composites.multi import MultiProvider as MultiProvider
+    from .composites.switching import SwitchingProvider as SwitchingProvider
+    from .concurrency import gather_with_concurrency as gather_with_concurrency
+    from .config import ApiKey as ApiKey
     from .config import Secret as Secret
+    from .config import check_base_url as check_base_url
     from .counting.fitting import Fit as Fit
     from .counting.fitting import fits as fits
     from .counting.manager import TokenManager as TokenManager

@@ -439,9 +439,9 @@ class EventEmitter(PyeeEmitter):
             InvalidParameterError: there is no such ``delivery``, ``limit`` or ``batch`` is below 1,
                 or a ``batch`` is not ``inline``.
         """
-        names = (event,) if isinstance(event, str) else event
+        names = event if isinstance(event, tuple) else (event,)
         subscription = Subscription(
-            self, ", ".join(names), listener, delivery=delivery, conflate=conflate, weak=weak,
+            self, ", ".join(map(str, names)), listener, delivery=delivery, conflate=conflate, weak=weak,
             limit=limit, batch=batch, watches=watches,
         )  # fmt: skip
         with self.atomic():

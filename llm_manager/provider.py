@@ -665,18 +665,22 @@ class BaseLLMProvider(Reconfigurable, Asking):
             outcome = "ok"
         except LLMError as error:
             failure = error.in_context(provider_id=self.id, request_id=request.id)
+            error.mask(self._all_secrets(), request.private_texts)
             if isinstance(error, ModelNotFoundError):
                 error.hint = self._similar_models(request.model) or error.hint
             outcome = "cancelled" if isinstance(error, RequestCancelledError) else "error"
             if ticket is not None:
                 connection.failed(error, ticket.epoch)
             raise
-        except Exception as error:  # a provider's author may raise anything
+        except Exception as error:  # noqa: BLE001 - a provider's author may raise anything
             failure, outcome = as_llm_error(error), "error"
             failure.in_context(provider_id=self.id, request_id=request.id)
+            secrets = self._all_secrets()
+            tells = any(secret and secret in str(error) for secret in secrets)
+            failure.mask(secrets, request.private_texts)
             if ticket is not None:
                 connection.failed(failure, ticket.epoch)
-            raise failure from error
+            raise failure from None if tells else error
         except GeneratorExit:
             outcome = "cancelled" if interrupter.error is not None else "abandoned"
             raise

@@ -13,6 +13,8 @@ from llm_manager.messages import Capability
 PAGE = Path(__file__).parent.parent / "docs" / "providers.md"
 BEGIN, END = "<!-- features: begin -->", "<!-- features: end -->"
 NO_ADDRESS = ("compatible",)
+# What they can do is what their members can.
+COMPOSITES = frozenset({"balanced", "fallback", "multi", "switching"})
 COLUMNS: tuple[Capability, ...] = (
     "chat", "tools", "vision", "files", "reasoning", "json_object", "json_schema", "fim",
     "embeddings",
@@ -22,7 +24,7 @@ COLUMNS: tuple[Capability, ...] = (
 def rendered() -> str:
     """The region of the page, its marks included."""
     header = ["kind", *COLUMNS, "model list", "count_tokens"]
-    rows = [header, ["---"] * len(header), *(_row(kind) for kind in kinds())]
+    rows = [header, ["---"] * len(header), *map(_row, sorted({*kinds()} - COMPOSITES))]
     return "\n".join([BEGIN, *(f"| {' | '.join(row)} |" for row in rows), END])
 
 

@@ -19,7 +19,7 @@ import importlib
 import logging
 import pickle
 import traceback
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -34,10 +34,13 @@ from llm_manager import (
     LLMError,
     LLMMessage,
     LLMProviderManager,
+    LLMRequest,
     OpenAICompatibleProvider,
+    ProviderError,
     ToolCall,
     ToolDefinition,
 )
+from llm_manager.messages import Delta
 from llm_manager.providers.echo import EchoAnswer
 from llm_manager.redaction import without_quotes
 from llm_manager.testing import EventRecorder, Reply, ScriptedPeer, Wanted
@@ -398,6 +401,34 @@ async def test_no_content_is_seen_of_a_provider_in_this_process(search: Search) 
         provider = EchoProvider(words_per_s=float("inf"))
         provider.script(answer)
         await _use(provider, search, "echo")
+
+
+class OfAnAuthor(EchoProvider):
+    """Writes its own exchange, and lets out whatever its library says."""
+
+    def __init__(self, failure: Exception, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._failure = failure
+
+    def _secrets(self) -> list[str]:
+        return ["the-secret-of-the-author"]
+
+    async def _exchange(self, request: LLMRequest) -> AsyncGenerator[Delta, None]:
+        raise self._failure
+        yield
+
+
+@pytest.mark.parametrize("kind", [ProviderError, RuntimeError])
+async def test_an_author_of_a_provider_need_not_mask_what_its_library_says(kind: type) -> None:
+    failure = kind("refused: key the-secret-of-the-author")
+    async with OfAnAuthor(failure) as provider:
+        record = EventRecorder(provider)
+        with pytest.raises(ProviderError) as caught:
+            await provider.generate_completion(None, "hello")
+        await provider.flush()
+    shown = "".join(traceback.format_exception(caught.value)) + repr([e.to_dict() for e in record])
+    assert "refused: key ***" in shown
+    assert "the-secret-of-the-author" not in shown
 
 
 async def test_no_content_is_seen_of_a_request_that_is_cancelled(

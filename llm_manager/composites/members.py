@@ -8,7 +8,7 @@ One that a manager holds is left alone, for it has an owner, and announces there
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TypeAlias
@@ -55,7 +55,7 @@ class Seat:
         return manager.providers.get(self.name, self._made)
 
 
-def seats_of(composite_id: str, members: Iterable[Member]) -> tuple[Seat, ...]:
+def seats_of(composite_id: str, members: Sequence[Member]) -> tuple[Seat, ...]:
     """The seats of a composite's ``members``.
 
     Raises:
@@ -63,7 +63,7 @@ def seats_of(composite_id: str, members: Iterable[Member]) -> tuple[Seat, ...]:
         ConfigurationError: a composite would be a member of itself.
         LLMError: one of them cannot be made.
     """
-    if isinstance(members, str) or not isinstance(members, Iterable):
+    if isinstance(members, str) or not isinstance(members, Sequence):
         raise InvalidParameterError(f"members must be a list of providers, got {members!r:.60}")
     with _making(composite_id):
         seats = tuple(Seat(_checked(member)) for member in members)
@@ -157,8 +157,12 @@ class Members:
         # Weakly: a member that lives longer must not keep a composite that nobody refers to.
         for kind in (RequestStarted, RetryScheduled, RequestQueued, StreamStalled, RequestFinished):
             yield member.subscribe(self._announce, kind.name, delivery="inline", weak=True)
-        yield member.subscribe(self._models_changed, ModelsChanged.name, delivery="inline", weak=True)
-        yield member.subscribe(self._status_changed, StatusChanged.name, delivery="inline", weak=True)
+        yield member.subscribe(
+            self._models_changed, ModelsChanged.name, delivery="inline", weak=True
+        )
+        yield member.subscribe(
+            self._status_changed, StatusChanged.name, delivery="inline", weak=True
+        )
 
     def _status_changed(self, event: StatusChanged) -> None:
         self._on_status()
@@ -199,4 +203,3 @@ def is_worth_asking(member: BaseLLMProvider) -> bool:
     """Whether it may answer right now: it is not lost, failed or stopping, nor left alone."""
     state = member.status
     return state.status not in DOWN and state.cooldown_until is None and state.circuit != "open"
-

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from math import inf
 from time import monotonic
 
 import msgspec
@@ -58,9 +59,7 @@ def stream_of(
     )
 
 
-async def answer_of(
-    member: BaseLLMProvider, stream: LLMStream
-) -> AsyncGenerator[Delta, None]:
+async def answer_of(member: BaseLLMProvider, stream: LLMStream) -> AsyncGenerator[Delta, None]:
     """The pieces of a member's answer, who has given it first.
 
     Nothing but signs of life comes before the first piece of the answer proper.
@@ -107,7 +106,7 @@ def _may_not_fit(message: LLMMessage) -> bool:
 def _options_of(options: LLMRequestOptions, began_s: float) -> LLMRequestOptions:
     """The options for a part: in the time that is left, and nobody's place is taken."""
     timeouts = options.timeouts
-    if timeouts is not None and timeouts.total_s is not None:
+    if timeouts is not None and timeouts.total_s not in (None, inf):
         timeouts = msgspec.structs.replace(timeouts, total_s=_left_s(timeouts.total_s, began_s))
     elif options.supersede_key is None:
         return options

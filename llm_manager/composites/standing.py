@@ -65,4 +65,4 @@ def why_down(members: Sequence[BaseLLMProvider]) -> LLMError:
         kind = ConfigurationError
         if len(kinds) == 1:
             kind = getattr(errors, kinds.pop(), ConfigurationError)
-    return kind(text, code=Reason.MEMBERSDOWN, retry_at=min(ends, default=None))
+    return kind(text, code=Reason.MEMBERS_DOWN, retry_at=min(ends, default=None))

@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from ..checks import YEAR_S, check_number
 from ..errors import InvalidParameterError, LLMError, ModelNotFoundError, ProviderConnectionError
 from ..messages import (
     Data,
@@ -101,8 +102,8 @@ class EchoProvider(BaseLLMProvider):
         models: Sequence[str] = ("echo",),
         **common: Any,
     ) -> None:
-        if not words_per_s > 0:
-            raise InvalidParameterError(f"words_per_s must be above 0, got {words_per_s!r}")
+        check_number("words_per_s", words_per_s, above=0)
+        check_number("connect_delay_s", connect_delay_s, low=0, high=YEAR_S)
         if isinstance(models, str):
             raise InvalidParameterError(f"models must be a sequence of ids, got {models!r}")
         common.setdefault("default_model", next(iter(models), None))

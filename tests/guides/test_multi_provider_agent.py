@@ -7,10 +7,18 @@ from collections.abc import AsyncIterator, Mapping
 
 import pytest
 
-from llm_manager import LLM, EchoAnswer, LLMMessage, LLMModel, RateLimitError, create_llm
-from llm_manager.concurrency import gather_with_concurrency
+from llm_manager import (
+    LLM,
+    EchoAnswer,
+    LLMMessage,
+    LLMModel,
+    MultiProvider,
+    RateLimitError,
+    create_llm,
+    gather_with_concurrency,
+)
 
-from ..helpers import Record
+from ..helpers import Record, echo
 from ..test_create_llm import script
 
 QUESTION = [LLMMessage.user("What is the capital of Norway?")]
@@ -100,3 +108,28 @@ async def test_cancelling_the_agent_cancels_what_it_asked(llms: dict[str, LLM]) 
     with pytest.raises(asyncio.CancelledError):
         await task
     assert all(llm.provider.status.in_flight == 0 for llm in llms.values())
+
+
+# ---- the same as a provider ----------------------------------------------------------------------
+
+
+async def test_a_provider_that_asks_several_is_used_like_any_other() -> None:
+    members = [echo(id=name) for name in ("openai", "anthropic", "groq")]
+    for member in members:
+        member.script(EchoAnswer(text=f"Oslo, says {member.id}."))
+    async with create_llm(MultiProvider(members, limit=3)) as llm:
+        text = await llm.generate_async("What is the capital of Norway?")
+        assert all(f"Oslo, says {member.id}." in text for member in members)
+        await llm.provider.close()
+
+
+async def test_how_the_answers_become_one_is_a_word_or_a_function() -> None:
+    members = [echo(id=name) for name in ("openai", "anthropic", "groq")]
+    for member, text in zip(members, ("Oslo", "Bergen", "Oslo"), strict=True):
+        member.script(EchoAnswer(text=text), EchoAnswer(text=text))
+    multi = MultiProvider(members, combine="vote")
+    async with create_llm(multi) as llm:
+        assert await llm.generate_async("The capital of Norway?") == "Oslo"
+        await multi.update_config(combine=lambda answers: " or ".join(a.text for a in answers))
+        assert await llm.generate_async("The capital?") == "Oslo or Bergen or Oslo"
+    await multi.close()

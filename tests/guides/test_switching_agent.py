@@ -12,10 +12,13 @@ from llm_manager import (
     EchoAnswer,
     InvalidParameterError,
     PortabilityReport,
+    ProviderNotFoundError,
+    SwitchingProvider,
     create_llm,
     portability_report,
 )
 
+from ..helpers import echo
 from ..test_create_llm import add, asks_to_add, last_request, script
 
 
@@ -84,3 +87,26 @@ async def test_a_provider_that_is_not_there_changes_nothing(llms: dict[str, LLM]
     with pytest.raises(InvalidParameterError, match="no provider 'groq'"):
         agent.switch_provider("groq")
     assert agent.current == "openai"
+
+
+# ---- the same as a provider ----------------------------------------------------------------------
+
+
+async def test_a_provider_that_switches_is_used_like_any_other() -> None:
+    members = {name: echo(id=name) for name in ("openai", "anthropic")}
+    switching = SwitchingProvider(members.values(), current="openai")
+    async with create_llm(switching) as llm:
+        chat = llm.chat("Be brief.")
+        await chat.send_async("I am Ada.")
+        report = switching.switch_provider("anthropic", history=chat.messages)
+        assert report.lossless
+        await chat.send_async("Who am I?")
+        assert switching.current is members["anthropic"]
+        with pytest.raises(ProviderNotFoundError, match="'groq'"):
+            switching.switch_provider("groq")
+    assert len(members["openai"].requests) == 1
+    (request,) = members["anthropic"].requests
+    assert [message.text for message in request.messages] == [
+        "Be brief.", "I am Ada.", "I am Ada.", "Who am I?",
+    ]  # fmt: skip
+    await switching.close()

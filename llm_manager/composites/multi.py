@@ -1,0 +1,236 @@
+"""`MultiProvider`: asks several at once, and makes one answer of what they say."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import aclosing
+from functools import partial
+from time import monotonic
+from typing import Any
+
+from ..asking import Options
+from ..checks import check_number, check_optional_number
+from ..concurrency import as_finished, gather_with_concurrency
+from ..errors import InvalidParameterError, LLMError
+from ..messages import (
+    Capability,
+    Delta,
+    KeepAliveDelta,
+    LLMRequest,
+    LLMResponse,
+    Messages,
+    Usage,
+    UsageDelta,
+)
+from ..provider import BaseLLMProvider
+from ..stream import LLMStream
+from .base import Ask, CompositeProvider
+from .combining import Answer, Combine, Combined, all_of, deltas_of, voted
+from .failures import no_answer
+from .members import Member
+from .passing import answer_of, stream_of
+
+_NAMES = ("all", "first", "race", "vote")
+# Of several whole texts, these cannot be made into one.
+_OF_ONE_ANSWER: frozenset[Capability] = frozenset({"embeddings"})
+
+
+class MultiProvider(CompositeProvider):
+    """Asks all its members the same at the same time.
+
+    Usage is the sum of all parts.  Who loses is cancelled, and its connection closed.  Members that
+    fail do not matter as long as ``min_answers`` answer.
+
+    Args:
+        members: see `CompositeProvider`.
+        combine: ``all`` (their texts, each under the id of its member), ``first`` (the first whole
+            answer), ``race`` (the stream of whoever sends the first piece), ``vote`` (the answer
+            that most give), or a function, asynchronous or not, that makes a text or a response of
+            a list of responses and errors, in the order of the members.
+        limit: how many are asked at the same time; None: all.
+        min_answers: how many have to answer; for ``first`` and ``race`` it is 1.
+        settings: ``models`` of `CompositeProvider`, and those of `BaseLLMProvider`.
+
+    Raises:
+        InvalidParameterError: an argument is wrong.
+    """
+
+    kind = "multi"
+    kept_on_update = CompositeProvider.kept_on_update | {"_collected"}
+
+    def __init__(
+        self,
+        members: Sequence[Member],
+        *,
+        combine: Combine = "all",
+        limit: int | None = None,
+        min_answers: int = 1,
+        **settings: Any,
+    ) -> None:
+        check_optional_number("limit", limit, low=1, whole=True)
+        check_number("min_answers", min_answers, low=1, whole=True)
+        if not callable(combine) and combine not in _NAMES:
+            raise InvalidParameterError(
+                f"combine must be {', '.join(_NAMES)} or a function, got {combine!r:.60}"
+            )
+        self._combine, self._limit, self._min_answers = combine, limit, min_answers
+        super().__init__(members, **settings)
+        if min_answers > (1 if combine in ("first", "race") else len(self._members)):
+            raise InvalidParameterError(
+                f"min_answers is {min_answers}, and so many answers cannot come of "
+                f"{len(self._members)} members with combine={combine!r:.60}"
+            )
+        self._collected: dict[str, list[Answer]] = {}
+
+    async def ask_all(
+        self, model: str | None, messages: Messages, options: Options = None
+    ) -> list[Answer]:
+        """What each member says, or its error, in their order, whatever ``combine`` is.
+
+        Raises:
+            LLMError: fewer than ``min_answers`` have answered; or as `generate_chat_completion`.
+        """
+        stream = self.stream_chat_completion(model, messages, options)
+        answers = self._collected[stream.request_id] = []
+        try:
+            await stream
+        finally:
+            del self._collected[stream.request_id]
+        return answers
+
+    async def _exchange(self, request: LLMRequest) -> AsyncGenerator[Delta, None]:
+        collected = self._collected.get(request.id)
+        if collected is None and self._combine in ("first", "race"):
+            winner = self._first(request, whole=self._combine == "first")
+        else:
+            winner = self._combined(request, collected)
+        async with aclosing(winner) as deltas:
+            async for delta in deltas:
+                yield delta
+
+    # ---- one of them -----------------------------------------------------------------------------
+
+    async def _first(self, request: LLMRequest, *, whole: bool) -> AsyncGenerator[Delta, None]:
+        """The answer of whoever is first, with the first piece of it or with the ``whole``."""
+        field = [_Contender(ask) for ask in self._asks(request)]
+        began_s = monotonic()
+        failures: list[tuple[str, LLMError]] = []
+        winner: _Contender | None = None
+        work = [partial(contender.run, request, began_s, whole) for contender in field]
+        try:
+            async with aclosing(as_finished(self._limit, work)) as finished:
+                async for place, task in finished:
+                    failure = task.result()
+                    if failure is None:
+                        winner = field[place]
+                        break
+                    failures.append((field[place].member.id, failure))
+            losers = [contender for contender in field if contender is not winner]
+            for loser in losers:
+                await loser.leave()
+            if winner is None:
+                raise no_answer(failures, self.id)
+            spent = _sum([loser.usage for loser in losers])
+            async for delta in winner.answer():
+                yield _with(spent, delta) if type(delta) is UsageDelta else delta
+        finally:
+            for contender in field:
+                await contender.leave()
+
+    # ---- all of them -----------------------------------------------------------------------------
+
+    async def _combined(
+        self, request: LLMRequest, collected: list[Answer] | None
+    ) -> AsyncGenerator[Delta, None]:
+        answers = await self._answers(request)
+        responses = [answer for answer in answers if isinstance(answer, LLMResponse)]
+        failures = [(a.provider_id or "", a) for a in answers if isinstance(a, LLMError)]
+        if len(responses) < self._min_answers:
+            raise no_answer(failures, self.id)
+        if collected is not None:
+            collected += answers
+        combined: Combined
+        if callable(self._combine):
+            outcome = self._combine(answers)
+            combined = await outcome if inspect.isawaitable(outcome) else outcome
+        else:
+            combined = voted(answers) if self._combine == "vote" else all_of(answers)
+        for delta in deltas_of(combined):
+            yield delta
+        usage = _sum([response.usage for response in responses])
+        if usage is not None:
+            yield UsageDelta(usage)
+
+    async def _answers(self, request: LLMRequest) -> list[Answer]:
+        began_s = monotonic()
+
+        async def answer(ask: Ask) -> Answer:
+            try:
+                return await stream_of(ask.member, ask.model, request, began_s)
+            except LLMError as error:
+                return error.in_context(provider_id=ask.member.id)
+
+        work = [partial(answer, ask) for ask in self._asks(request)]
+        return await gather_with_concurrency(self._limit, work)
+
+    def _needed(self) -> tuple[Sequence[BaseLLMProvider], int]:
+        return self._members, self._min_answers
+
+    def _common_capabilities(self) -> frozenset[Capability]:
+        able = super()._common_capabilities()
+        if self._combine in ("first", "race"):
+            return able
+        return able - _OF_ONE_ANSWER - ({"tools"} if self._combine == "all" else set())
+
+
+class _Contender:
+    """One member in a race, with its stream."""
+
+    def __init__(self, ask: Ask) -> None:
+        self.member, self._model = ask
+        self._stream: LLMStream | None = None
+        self._deltas: AsyncGenerator[Delta, None] | None = None
+        self._begun: list[Delta] = []
+
+    async def run(self, request: LLMRequest, began_s: float, whole: bool) -> LLMError | None:
+        """Read the first piece, or the ``whole`` answer; returns why that did not work."""
+        try:
+            self._stream = stream_of(self.member, self._model, request, began_s)
+            self._deltas = answer_of(self.member, self._stream)
+            async for delta in self._deltas:
+                if type(delta) is not KeepAliveDelta:
+                    self._begun.append(delta)
+                    if not whole:
+                        break
+        except LLMError as error:
+            return error.in_context(provider_id=self.member.id)
+        return None
+
+    async def answer(self) -> AsyncGenerator[Delta, None]:
+        """The whole answer, from its first piece on."""
+        for delta in self._begun:
+            yield delta
+        if self._deltas is not None:
+            async for delta in self._deltas:
+                yield delta
+
+    async def leave(self) -> None:
+        """Cancel what still runs, and close its connection."""
+        if self._stream is not None and self._deltas is not None and self._stream.running:
+            self._stream.cancel("another one was faster")
+            await self._deltas.aclose()
+
+    @property
+    def usage(self) -> Usage | None:
+        """What it has used up, as far as that is known."""
+        return None if self._stream is None else self._stream.response.usage
+
+
+def _sum(usages: Iterable[Usage | None]) -> Usage | None:
+    known = [usage for usage in usages if usage is not None]
+    return sum(known[1:], known[0]) if known else None
+
+
+def _with(spent: Usage | None, delta: UsageDelta) -> UsageDelta:
+    return delta if spent is None else UsageDelta(delta.usage + spent)
