@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, Self, TypeAlias, runtime_checkable
 from urllib.parse import urlsplit
 
 from .errors import AuthenticationError, ConfigurationError, InvalidParameterError, LLMError
@@ -25,6 +25,16 @@ KEY_HEADERS = frozenset({"authorization", "x-api-key", "api-key", "x-goog-api-ke
 """The headers that services want a key in."""
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+# Words of names; `max_tokens` is none of them.
+_OF_A_KEY = re.compile(
+    r"(?:api|access|subscription)?key|\w*(?:token|secret|password)|auth(?:orization)?"
+    r"|cookie|credentials?"
+)
+
+
+def names_a_key(name: str) -> bool:
+    """Whether a header, or a setting that is passed on, holds a key, as far as its name tells."""
+    return any(_OF_A_KEY.fullmatch(word) for word in re.split(r"[-_]", name.lower()))
 
 
 class Secret:
@@ -50,6 +60,12 @@ class Secret:
     def __hash__(self) -> int:
         return hash(self._value)
 
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
     def __reduce__(self) -> tuple[object, ...]:
         raise TypeError("a Secret is not pickled; pass the key by its environment variable")
 
@@ -70,10 +86,12 @@ class GivenSettings(dict[str, Any]):
     __str__ = __repr__
 
     def hold(self, secrets: Iterable[str]) -> bool:
-        """Whether a key is among them."""
+        """Whether a key is among them: one of ``secrets``, or what is called one."""
         texts = [str(value) for value in self.values()]
-        return any(isinstance(value, Secret) for value in self.values()) or any(
-            secret in text for secret in secrets if secret for text in texts
+        return (
+            any(isinstance(value, Secret) for value in self.values())
+            or isinstance(self.get("api_key"), str)
+            or any(secret in text for secret in secrets if secret for text in texts)
         )
 
 

@@ -199,10 +199,8 @@ async def follow_settings(provider: BaseLLMProvider) -> tuple[str, ...]:
     changes = GivenSettings(_changes(made.arguments, now, configured.constructor))
     if not changes:
         return ()
-    # Where it goes to has been weighed against what unlocks it already: both are of one layer.
-    together = _UNLOCKING if "base_url" in changes else ()
-    unlocking = {name: now[name] for name in together if name in now}
-    await provider.update_config(**{**unlocking, **changes})
+    together = _key_and_address(provider, now, configured.constructor, changes)
+    await provider.update_config(**{**together, **changes})
     made.arguments = now
     return tuple(changes)
 
@@ -323,8 +321,32 @@ def _changes(
     return {name: value for name, value in {**changed, **gone}.items() if name != "id"}
 
 
+def _key_and_address(
+    provider: BaseLLMProvider,
+    now: Mapping[str, Any],
+    constructor: Constructor,
+    changes: Mapping[str, Any],
+) -> GivenSettings:
+    """What has to change together with ``changes``: a key and its address come from one place.
+
+    Otherwise a new key of the settings would go where `update_config` has moved the provider, and a
+    key that `update_config` has given where the settings point.
+    """
+    if _TOGETHER.isdisjoint(changes):
+        return GivenSettings()
+    present, defaults = provider._given[1], constructor.defaults
+    moves = "base_url" in changes
+    return GivenSettings(
+        {
+            name: now.get(name, defaults.get(name))
+            for name in sorted(_TOGETHER & {*now, *present})
+            if moves or now.get(name, _GONE) != present.get(name, _GONE)
+        }
+    )
+
+
 _GONE = object()
-_UNLOCKING = ("api_key", "headers")
+_TOGETHER = frozenset({"api_key", "base_url", "client", "headers", "row", "arguments"})
 
 
 def _say_where(error: LLMError, configured: ProviderSettings) -> None:

@@ -296,7 +296,9 @@ def test_the_success_rate_is_that_of_the_last_requests() -> None:
 
 def test_requests_that_say_nothing_about_the_provider_do_not_count() -> None:
     life = Life()
+    cancelled = ErrorInfo(code="cancelled", type="RequestCancelledError", message="cancelled")
     life.finishes("cancelled")
+    life.finishes("cancelled", error=cancelled)
     life.finishes("abandoned")
     life.finishes(cached=True)
     life.fails("circuit_open", attempts=0)

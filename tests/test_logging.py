@@ -193,6 +193,7 @@ def test_parameters_that_hold_content_are_not_shown_either(kept: Kept) -> None:
             "system_prompt": "my plan",
             "messages": [{"role": "user", "content": "my plan"}],
             "note": "my plan " * 100,
+            "question": "my plan",
             "stop": None,
         },
     )

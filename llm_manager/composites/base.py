@@ -33,7 +33,7 @@ from ..messages import (
     TokenCount,
     as_options,
 )
-from ..policy import Exchange, chain
+from ..policy import Exchange, Stage, chain
 from ..provider import BaseLLMProvider
 from ..status import ProviderStatus, Reason
 from .members import Member, Members, is_free, seats_of
@@ -60,7 +60,8 @@ class CompositeProvider(BaseLLMProvider):
         members: providers, classes of providers, or names as `create_provider` takes them.  A name
             stands for the provider that the same manager has under it when the composite is
             connected, or for one that is made.  Those that no manager holds are connected,
-            disconnected and closed together with the composite.
+            disconnected and closed together with the composite, and policies of the composite
+            that are ``around_parts``, as budgets and caches are, hold for them.
         models: the model of single members by their id, for requests that name a model which they
             do not have, or none at all.
         common: see `BaseLLMProvider`; ``policies`` are none by default, since each member has its
@@ -85,7 +86,7 @@ class CompositeProvider(BaseLLMProvider):
 
     def __init__(
         self,
-        members: Sequence[Member],
+        members: Sequence[Member] = (),
         *,
         models: Mapping[str, str] | None = None,
         **common: Any,
@@ -106,6 +107,7 @@ class CompositeProvider(BaseLLMProvider):
             on_status=self._look_at_members,
             on_models=self._list_known_models,
         )
+        self._hand_on((), self._policies)
 
     @property
     def members(self) -> tuple[BaseLLMProvider, ...]:
@@ -252,6 +254,20 @@ class CompositeProvider(BaseLLMProvider):
         # What the members' answers have to follow is their affair: each knows what it can do.
         return chain(self._added, exchange, self._host)
 
+    def _add_policies(self, added: tuple[Stage, ...]) -> None:
+        before = self._added
+        super()._add_policies(added)
+        self._hand_on(before, added)
+
+    def _hand_on(self, before: Sequence[Stage], after: Sequence[Stage]) -> None:
+        """Put the policies that a composite leaves to its parts around those."""
+        for member in filter(is_free, self._members):
+            for stage in _for_parts(before):
+                if stage not in after:
+                    member.remove_policy(stage)
+            for stage in reversed(_for_parts(after)):
+                member.add_policy(stage)
+
     def _request(
         self, model: str | None, options: Options, operation: Operation, **content: Any
     ) -> LLMRequest:
@@ -332,6 +348,10 @@ class CompositeProvider(BaseLLMProvider):
     def _settings_of_members(self) -> frozenset[str]:
         """The names of the settings that say who the members are."""
         return frozenset({"members"})
+
+
+def _for_parts(stages: Sequence[Stage]) -> list[Stage]:
+    return [stage for stage in stages if getattr(stage, "around_parts", False)]
 
 
 def _merged(one: LLMModelInfo, other: LLMModelInfo) -> LLMModelInfo:

@@ -83,7 +83,7 @@ class FallbackProvider(CompositeProvider):
     kind = "fallback"
 
     def __init__(
-        self, members: Sequence[Member], *, on: Iterable[Cause] = FALLBACK_ON, **settings: Any
+        self, members: Sequence[Member] = (), *, on: Iterable[Cause] = FALLBACK_ON, **settings: Any
     ) -> None:
         super().__init__(members, **settings)
         self._on = Causes(on)

@@ -61,7 +61,7 @@ class MultiProvider(CompositeProvider):
 
     def __init__(
         self,
-        members: Sequence[Member],
+        members: Sequence[Member] = (),
         *,
         combine: Combine = "all",
         limit: int | None = None,

@@ -36,7 +36,7 @@ class SwitchingProvider(CompositeProvider):
     kind = "switching"
 
     def __init__(
-        self, members: Sequence[Member], *, current: str | None = None, **settings: Any
+        self, members: Sequence[Member] = (), *, current: str | None = None, **settings: Any
     ) -> None:
         super().__init__(members, **settings)
         self._current = self._members[0].id

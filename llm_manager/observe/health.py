@@ -132,7 +132,9 @@ class ProviderHealth(Attachable):
         # One that was answered from a cache, or never sent, says nothing about the provider.
         if event.cached or not event.attempts:
             return
-        if event.outcome != "ok" and (error is None or error.code in _OF_THE_REQUEST):
+        if event.outcome not in ("ok", "error"):
+            return
+        if error is not None and error.code in _OF_THE_REQUEST:
             return
         with self._lock:
             watched = self._providers.get(event.provider_id)

@@ -14,7 +14,7 @@ from typing import ClassVar, Self
 from .._threads import reset_after_fork
 from ..emitter import EventEmitter, Subscription
 from ..errors import InvalidParameterError
-from ..events import Event
+from ..events import Event, ProviderAdded
 
 # While one thread delivers, the events of the others wait for it; none may be lost.
 _MAILBOX_LIMIT = 1_000_000
@@ -41,6 +41,7 @@ class Attachable:
         # Reentrant: a garbage collection in the middle of a method may end a request.
         self._lock = threading.RLock()
         self._attached: dict[EventEmitter, Subscription] = {}
+        self._arrivals: list[Subscription] = []
         self._methods = {name: getattr(self, method) for name, method in self.listens_to.items()}
         reset_after_fork(self)
 
@@ -52,7 +53,8 @@ class Attachable:
     def attach(self, emitter: EventEmitter) -> Self:
         """Listen to a provider, or to all providers of a manager, later ones included.
 
-        Several may be attached.  Attaching what is attached already does nothing.
+        Several may be attached.  Attaching what is attached already does nothing.  A provider that
+        is registered later with a manager that is attached is heard through that one only.
 
         Returns:
             The listener itself, for ``with Listener().attach(manager): ...``.
@@ -77,12 +79,20 @@ class Attachable:
                     batch=self.batch,
                     watches=False,
                 )
+                self._arrivals.append(
+                    emitter.subscribe(
+                        self._leave_to_managers, "providerAdded", delivery="inline", watches=False
+                    )
+                )
         return self
 
     def detach(self) -> None:
         """Stop listening to everything; what is known is kept.  Idempotent."""
         with self._lock:
             attached, self._attached = self._attached, {}
+            arrivals, self._arrivals = self._arrivals, []
+        for arrival in arrivals:
+            arrival.close()
         for emitter, subscription in attached.items():
             subscription.drain()
             subscription.close()
@@ -118,6 +128,15 @@ class Attachable:
 
     def _heard(self, event: Event) -> None:
         self._methods[event.name](event)
+
+    def _leave_to_managers(self, event: ProviderAdded) -> None:
+        """Stop listening to providers that a manager speaks for by now, to count nothing twice."""
+        with self._lock:
+            left = [e for e in self._attached if _manager_of(e) in self._attached]
+            subscriptions = [self._attached.pop(emitter) for emitter in left]
+        for subscription in subscriptions:
+            subscription.drain()
+            subscription.close()
 
     def _refuse_relatives(self, emitter: EventEmitter) -> None:
         for other in self._attached:

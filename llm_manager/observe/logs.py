@@ -141,8 +141,9 @@ def _shown(name: str, value: Any) -> Any:
     """A parameter as it may be logged: what may be content only by its size."""
     if _setup.content or value is None or isinstance(value, bool | int | float):
         return value
-    short = isinstance(value, str) and len(value) <= _SHORT_CHARACTERS
-    if short and name not in _CONTENT_NAMES:
+    # Words with a space between them may be what somebody said, whatever the parameter's name.
+    word = isinstance(value, str) and len(value) <= _SHORT_CHARACTERS and len(value.split()) <= 1
+    if word and name not in _CONTENT_NAMES:
         return value
     size = f", {len(value)} long" if hasattr(value, "__len__") else ""
     return f"<{type(value).__name__}{size}>"

@@ -153,6 +153,10 @@ class ModelMetrics(Attachable):
 
     # ---- inside ----------------------------------------------------------------------------------
 
+    def _after_fork(self) -> None:
+        super()._after_fork()
+        self._running.clear()  # they go on in the parent
+
     def _series_of(self, key: _Key, kind: str) -> _Series:
         series = self._series.get(key)
         if series is None:
@@ -182,7 +186,8 @@ class _Series:
         if event.cached:
             self.cache_hits += 1
             return
-        if event.error is not None:
+        # A request that was cancelled has an error, too, but did not fail.
+        if event.outcome == "error" and event.error is not None:
             self.add_error(event.error.code)
         first_token_s, usage = event.first_token_s, event.usage
         if event.outcome == "ok":

@@ -74,6 +74,8 @@ class BudgetPolicy:
         InvalidParameterError: a number is below zero, or a value cannot be.
     """
 
+    around_parts = True
+
     def __init__(
         self,
         *,

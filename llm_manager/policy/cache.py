@@ -79,6 +79,8 @@ class CachePolicy:
         InvalidParameterError: a value cannot be, or ``store`` is no store.
     """
 
+    around_parts = True
+
     def __init__(
         self,
         store: CacheStore | None = None,

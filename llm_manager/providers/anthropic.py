@@ -15,7 +15,7 @@ from ..tokens import IMAGE_RULES
 from ..wire.anthropic_messages import AnthropicMessages
 from ..wire.anthropic_models import ModelTraits, decode_models, traits_of_name
 from ..wire.anthropic_request import decode_count, encode_count, left_out
-from .sdk import SdkProvider
+from .sdk import SdkProvider, without_custom_headers
 
 DEFAULT_BASE_URL = "https://api.anthropic.com"
 _ASK_TIMEOUT_S = 30.0
@@ -77,7 +77,7 @@ class AnthropicProvider(SdkProvider):
         self.codec = AnthropicMessages(self._traits_of)
 
     async def _new_client(self, sdk: Any, http_client: Any) -> Any:
-        return sdk.AsyncAnthropic(
+        client = sdk.AsyncAnthropic(
             api_key=await self._key.ask(),
             base_url=self.base_url,
             http_client=http_client,
@@ -85,6 +85,9 @@ class AnthropicProvider(SdkProvider):
             # What a request did is told by our events, once.
             open_telemetry=False,
         )
+        if not self._takes_from_environment:
+            without_custom_headers(client)
+        return client
 
     def _left_out(self, request: LLMRequest) -> Sequence[str]:
         return left_out(request, self._traits_of(request.model))

@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..config import names_a_key
 from ..errors import InvalidParameterError, ProviderError
 from ..messages import LLMModelInfo
 from ..tokens import IMAGE_RULES
@@ -15,7 +16,7 @@ from ..wire.fim import fim_codec
 from ..wire.openai_chat import OpenAIChat
 from ..wire.openai_embeddings import OpenAIEmbeddings
 from ..wire.openai_models import decode_models, with_details
-from .http import HttpProvider
+from .http import HttpProvider, same_host
 from .rows import ROWS, Row, row_from
 
 log = logging.getLogger("llm_manager.providers")
@@ -60,7 +61,7 @@ class OpenAICompatibleProvider(HttpProvider):
             self.embedding_codec = OpenAIEmbeddings(extra=self.row.embedding_extra)
         more.setdefault("name", self.row.name)
         super().__init__(
-            headers={**self.row.headers, **_from_environment(self.row), **(headers or {})},
+            headers={**_headers_for(more.get("base_url"), self.row), **(headers or {})},
             default_base_url=self.row.base_url,
             base_url_variables=self.row.base_url_variables,
             key_variables=self.row.key_variables,
@@ -137,10 +138,13 @@ def _row(given: Row | Mapping[str, Any] | None) -> Row:
     return row_from(given.get("id", "compatible"), given)
 
 
-def _from_environment(row: Row) -> dict[str, str]:
-    """The headers whose values the environment holds."""
+def _headers_for(base_url: str | None, row: Row) -> dict[str, str]:
+    """The headers of a row; at another address only those that hold no key of its server."""
     found = {header: os.environ.get(name) for header, name in row.header_variables.items()}
-    return {header: value for header, value in found.items() if value}
+    headers = {**row.headers, **{header: value for header, value in found.items() if value}}
+    if base_url is None or row.base_url is None or same_host(base_url, row.base_url):
+        return headers
+    return {name: value for name, value in row.headers.items() if not names_a_key(name)}
 
 
 class GroqProvider(OpenAICompatibleProvider):

@@ -9,11 +9,11 @@ from typing import Any, Self
 from urllib.parse import unquote, urlsplit
 
 from ..config import (
-    KEY_HEADERS,
     ApiKey,
     KeySource,
     check_base_url,
     is_loopback,
+    names_a_key,
     warn_if_key_is_readable,
 )
 from ..errors import ConfigurationError
@@ -77,12 +77,16 @@ class HttpProvider(BaseLLMProvider):
             self.default_timeouts = LOCAL_TIMEOUTS
             self.backoff = LOCAL_BACKOFF
         # A key from the environment belongs to the server that the environment or the row names.
-        foreign = base_url is not None and not _same_host(self.base_url, default_base_url)
+        foreign = base_url is not None and not same_host(self.base_url, default_base_url)
         self._key = ApiKey(
             api_key,
             variables=() if foreign else key_variables,
             withheld=key_variables if foreign else (),
             required=key_required,
+        )
+        # So do other things that the environment holds for that server.
+        self._takes_from_environment = not foreign and (
+            where in base_url_variables or not any(map(os.environ.get, base_url_variables))
         )
         super().__init__(**common)
         self._headers = dict(headers or {})
@@ -171,7 +175,7 @@ class HttpProvider(BaseLLMProvider):
             self._machine.measure(rate_limits=limits)
 
     def _check_update(self, new: Self, changes: Mapping[str, Any]) -> None:
-        if _place(self.base_url) == _place(new.base_url):
+        if place_of(self.base_url) == place_of(new.base_url):
             return
         if self._key.is_given and "api_key" not in changes:
             what = "api_key"
@@ -179,12 +183,17 @@ class HttpProvider(BaseLLMProvider):
             what = "headers"
         else:
             return
-        raise ConfigurationError(
-            f"{what} belongs to {urlsplit(self.base_url).netloc}, and is not sent to "
-            f"{urlsplit(new.base_url).netloc}",
-            provider_id=self.id,
-            hint=f"give base_url= and {what}= together",
-        )
+        raise not_elsewhere(what, self.base_url, new.base_url, self.id)
+
+
+def not_elsewhere(what: str, here: str | None, there: str | None, id: str) -> ConfigurationError:
+    """The error for a change that would send ``what``, which holds a key, to another server."""
+    places = [urlsplit(url).netloc if url else "the usual server" for url in (here, there)]
+    return ConfigurationError(
+        f"{what} belongs to {places[0]}, and is not sent to {places[1]}",
+        provider_id=id,
+        hint=f"give base_url= and {what}= together",
+    )
 
 
 def _address(
@@ -206,14 +215,15 @@ def _address(
 
 
 def _holds_key(headers: Mapping[str, str]) -> bool:
-    return not KEY_HEADERS.isdisjoint(name.lower() for name in headers)
+    return any(map(names_a_key, headers))
 
 
-def _place(url: str) -> tuple[str | None, int]:
+def place_of(url: str | None) -> tuple[str | None, int]:
     """Host and port: another port of a host may be anybody's."""
-    parts = urlsplit(url)
+    parts = urlsplit(url or "")
     return parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
 
 
-def _same_host(url: str, other: str | None) -> bool:
+def same_host(url: str, other: str | None) -> bool:
+    """Whether two addresses are of one host."""
     return other is not None and urlsplit(url).hostname == urlsplit(other).hostname

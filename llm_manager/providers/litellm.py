@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 
-from ..config import ApiKey, KeySource, check_base_url
+from ..config import ApiKey, KeySource, check_base_url, names_a_key
 from ..errors import InvalidParameterError
 from ..messages import Capability, LLMModelInfo, LLMRequest, ModelPrice
 from ..provider import BaseLLMProvider
@@ -21,6 +21,7 @@ from ..tokens import IMAGE_RULES
 from ..transport.litellm_library import LiteLLMLibrary
 from ..wire.openai_chat import OpenAIChat
 from ..wire.openai_embeddings import OpenAIEmbeddings
+from .http import not_elsewhere, place_of
 from .rows import CHAT
 
 _FEATURES: dict[str, Capability] = {
@@ -31,6 +32,7 @@ _FEATURES: dict[str, Capability] = {
     "supports_response_schema": "json_schema",
 }
 _PER_MILLION = 1e6
+_NO_KEY = "none"
 
 
 class LiteLLMProvider(BaseLLMProvider):
@@ -41,7 +43,7 @@ class LiteLLMProvider(BaseLLMProvider):
 
     Args:
         api_key: the key for all requests; default: LiteLLM finds the one of each service in the
-            environment.
+            environment, unless all requests go to one address.
         base_url: send all requests there, for a server of one's own.
         models: ids to offer; default: those of the services whose keys are in the environment.
         arguments: given to LiteLLM with every request, e.g. ``{"vertex_project": "p"}``.
@@ -106,6 +108,9 @@ class LiteLLMProvider(BaseLLMProvider):
         key = await self._key.prepare()
         if key is not None:
             arguments["api_key"] = key
+        elif self._address is not None and not _hold_key(self._arguments):
+            # Without one, LiteLLM would send a key of the environment, which is for another server.
+            arguments["api_key"] = _NO_KEY
         if self.base_url is not None:
             arguments["api_base"] = self.base_url
         if request.operation == "embed":
@@ -118,11 +123,34 @@ class LiteLLMProvider(BaseLLMProvider):
     def _secrets(self) -> Sequence[str]:
         return self._key.known
 
+    @property
+    def _address(self) -> str | None:
+        """Where all requests go; None: to the service that the model names."""
+        passed_on = (self._arguments.get(name) for name in ("api_base", "base_url"))
+        return self.base_url or next((url for url in passed_on if isinstance(url, str)), None)
+
+    def _check_update(self, new: Self, changes: Mapping[str, Any]) -> None:
+        if place_of(self._address) == place_of(new._address):
+            return
+        for what, holds_key in (
+            ("api_key", self._key.is_given),
+            ("arguments", _hold_key(self._arguments)),
+        ):
+            if holds_key and what not in changes:
+                raise not_elsewhere(what, self._address, new._address, self.id)
+
     def _rereads_key(self) -> bool:
         return self._key.is_function
 
     async def _reread_key(self) -> None:
         await self._key.refresh()
+
+
+def _hold_key(arguments: Mapping[str, Any]) -> bool:
+    return any(
+        names_a_key(name) or (isinstance(value, Mapping) and _hold_key(value))
+        for name, value in arguments.items()
+    )
 
 
 def described(model: LLMModelInfo, info: Mapping[str, Any]) -> LLMModelInfo:

@@ -21,7 +21,7 @@ from ..wire.openai_names import is_reasoning_model
 from ..wire.openai_responses import OpenAIResponses
 from ..wire.openai_responses_request import Summary
 from .row import CHAT, EMBEDDINGS
-from .sdk import SdkProvider
+from .sdk import SdkProvider, without_custom_headers
 
 Api = Literal["auto", "chat", "responses"]
 
@@ -86,7 +86,9 @@ class OpenAIProvider(SdkProvider):
         if client is not None:
             own = {"base_url": base_url, "organization": organization, "project": project, **more}
             _refuse_beside_client(own)
-        of_environment = base_url is None and client is None
+        of_environment = (
+            base_url is None and client is None and more.get("environment_address", True)
+        )
         self.organization = organization or (
             os.environ.get("OPENAI_ORG_ID") if of_environment else None
         )
@@ -110,9 +112,11 @@ class OpenAIProvider(SdkProvider):
             base_url=self.base_url,
             http_client=http_client,
             max_retries=0,
-            # Said here, it wins over one in OPENAI_CUSTOM_HEADERS, which is for another server.
+            # Said here, it wins over one in OPENAI_CUSTOM_HEADERS, which may be of another key.
             default_headers={"Authorization": f"Bearer {key}"},
         )
+        if not self._takes_from_environment:
+            without_custom_headers(client, but="Authorization")
         # The SDK would take those of the environment for any server.
         client.organization, client.project = self.organization, self.project
         return client

@@ -91,3 +91,12 @@ class SdkProvider(HttpProvider):
     def _secrets(self) -> Sequence[str]:
         of_client = getattr(self._client, "api_key", None)
         return (*super()._secrets(), *([of_client] if isinstance(of_client, str) else []))
+
+
+def without_custom_headers(client: Any, *, but: str | None = None) -> None:
+    """Take the headers out of an SDK's client that it read from a variable of the environment.
+
+    They may hold a key, and belong to the server that the environment names.
+    """
+    kept = {name: value for name, value in client._custom_headers.items() if name == but}
+    client._custom_headers = kept

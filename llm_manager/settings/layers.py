@@ -7,11 +7,11 @@ sent to whatever host another layer names.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from ..config import KEY_HEADERS
+from ..config import KEY_HEADERS, names_a_key
 
 Path: TypeAlias = tuple[str, ...]
 """Name of a setting: ``("api_key",)``, ``("default_parameters", "temperature")``."""
@@ -37,6 +37,7 @@ Layer: TypeAlias = Mapping[Path, Setting]
 
 _KIND: Path = ("kind",)
 _HEADERS: Path = ("headers",)
+_OPTIONS = "default_parameters"
 # Where requests go and what unlocks that; a client brings along both.  They may also stand inside
 # of something that is passed on to another library, or into the body of every request.
 _BOUND = KEY_HEADERS | {"api_key", "base_url", "api_base", "client", "row"}
@@ -65,5 +66,19 @@ def merge(layers: Iterable[Layer], kind: str) -> tuple[dict[Path, Setting], dict
 
 def _is_bound(path: Path, setting: Setting) -> bool:
     """Whether it says where requests go, or what unlocks that."""
-    inside = setting.value if isinstance(setting.value, Mapping) else ()
-    return not _BOUND.isdisjoint(str(name).lower() for name in (path[-1], *inside))
+    names = [name.lower() for name in (path[-1], *_names_inside(setting.value))]
+    if not _BOUND.isdisjoint(names):
+        return True
+    # Options have names like `prompt_cache_key`, which unlock nothing.
+    return path[0] != _OPTIONS and any(map(names_a_key, names))
+
+
+def _names_inside(value: Any) -> Iterator[str]:
+    """The names in a table and in all that it holds."""
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield str(name)
+            yield from _names_inside(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _names_inside(inner)

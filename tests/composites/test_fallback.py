@@ -301,6 +301,12 @@ def test_settings_that_cannot_be_are_refused(arguments, text) -> None:
         FallbackProvider(**arguments)
 
 
+@pytest.mark.parametrize("kind", ["fallback", "multi", "switching", "balanced"])
+def test_a_kind_without_members_is_a_setting_that_is_wrong(kind) -> None:
+    with pytest.raises(InvalidParameterError, match="members"):
+        create_provider(kind)
+
+
 async def test_a_server_that_refuses_leads_to_one_that_answers() -> None:
     chunk = {"choices": [{"index": 0, "delta": {"content": "Hi."}, "finish_reason": "stop"}]}
     async with ScriptedPeer() as bad, ScriptedPeer() as good:
