@@ -262,24 +262,28 @@ def _take_from_packages(kind: str) -> None:
 
 
 def _unknown(kind: str) -> ProviderNotFoundError:
-    known = list(dict.fromkeys([*get_settings().provider_ids, *kinds()]))
+    settings = get_settings()
+    known = list(dict.fromkeys([*settings.provider_ids, *kinds()]))
     near = get_close_matches(kind, [name for name in known if name != kind], n=1)
-    return ProviderNotFoundError(
-        f"there is no kind of provider {kind!r}",
-        hint=f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}",
-    )
+    hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
+    if settings.lost_file is not None:
+        hint = f"there is no settings file {settings.lost_file}; {hint}"
+    return ProviderNotFoundError(f"there is no kind of provider {kind!r}", hint=hint)
 
 
 def _made(kind: object, factory: Factory, settings: Mapping[str, Any]) -> BaseLLMProvider:
     try:
         provider = factory(**settings)
     except TypeError as error:
-        if "unexpected keyword argument" in str(error) or "required keyword" in str(error):
+        if any(words in str(error) for words in _WRONG_ARGUMENTS):
             raise InvalidParameterError(f"settings of {_named(kind)}: {error}") from None
         raise
     if not isinstance(provider, BaseLLMProvider):
         raise InvalidParameterError(f"{_named(kind)} made {type(provider).__name__}, no provider")
     return provider
+
+
+_WRONG_ARGUMENTS = ("unexpected keyword argument", "required keyword", "multiple values for")
 
 
 def _named(kind: object) -> str:
@@ -369,14 +373,18 @@ class _Kinds:
 
     def constructor(self, kind: str) -> Constructor:
         factory = _resolve(kind)
-        return self._of_rows() if kind in ROWS else constructor_of(factory)
+        return self._of_rows() if kind in ROWS else _constructor(factory)
 
     def constructor_of_row(self, kind: str, row: Mapping[str, Any]) -> Constructor:
         row_from(kind, row)
         return self._of_rows()
 
     def _of_rows(self) -> Constructor:
-        return constructor_of(_resolve("compatible"), without=("row",))
+        return _constructor(_resolve("compatible"), "row")
+
+
+def _constructor(factory: Factory, *without: str) -> Constructor:
+    return constructor_of(factory, without={*getattr(factory, "no_settings", ()), *without})
 
 
 describe_kinds(_Kinds())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from time import monotonic
 from typing import Any
@@ -55,7 +55,7 @@ class BalancedProvider(CompositeProvider):
 
     def __init__(
         self,
-        members: Sequence[Member] | None = None,
+        members: Collection[Member] | None = None,
         *,
         of: str | None = None,
         base_urls: Sequence[str] = (),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from abc import abstractmethod
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, NamedTuple, Self
 
@@ -80,13 +80,17 @@ class CompositeProvider(BaseLLMProvider):
 
     def __new__(cls, *args: Any, **settings: Any) -> Self:
         provider = super().__new__(cls, *args, **settings)
-        if args:  # by its name it can be changed by `update_config`
-            provider._given = args[1:], GivenSettings({"members": args[0], **settings})
+        # By its name it can be changed by `update_config`; a view of a dictionary is not pickled.
+        given = {"members": args[0], **settings} if args else settings
+        members = given.get("members")
+        if isinstance(members, Collection) and not isinstance(members, str | Mapping):
+            given = {**given, "members": tuple(members)}
+        provider._given = args[1:], GivenSettings(given)
         return provider
 
     def __init__(
         self,
-        members: Sequence[Member] = (),
+        members: Collection[Member] = (),
         *,
         models: Mapping[str, str] | None = None,
         **common: Any,

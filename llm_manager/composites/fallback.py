@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterable
 from contextlib import aclosing
 from difflib import get_close_matches
 from time import monotonic
@@ -83,7 +83,11 @@ class FallbackProvider(CompositeProvider):
     kind = "fallback"
 
     def __init__(
-        self, members: Sequence[Member] = (), *, on: Iterable[Cause] = FALLBACK_ON, **settings: Any
+        self,
+        members: Collection[Member] = (),
+        *,
+        on: Iterable[Cause] = FALLBACK_ON,
+        **settings: Any,
     ) -> None:
         super().__init__(members, **settings)
         self._on = Causes(on)

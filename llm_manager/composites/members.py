@@ -8,7 +8,7 @@ One that a manager holds is left alone, for it has an owner, and announces there
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TypeAlias
@@ -55,7 +55,7 @@ class Seat:
         return manager.providers.get(self.name, self._made)
 
 
-def seats_of(composite_id: str, members: Sequence[Member]) -> tuple[Seat, ...]:
+def seats_of(composite_id: str, members: Collection[Member]) -> tuple[Seat, ...]:
     """The seats of a composite's ``members``.
 
     Raises:
@@ -63,8 +63,13 @@ def seats_of(composite_id: str, members: Sequence[Member]) -> tuple[Seat, ...]:
         ConfigurationError: a composite would be a member of itself.
         LLMError: one of them cannot be made.
     """
-    if isinstance(members, str) or not isinstance(members, Sequence):
-        raise InvalidParameterError(f"members must be a list of providers, got {members!r:.60}")
+    if isinstance(members, str | Mapping) or not isinstance(members, Collection):
+        raise InvalidParameterError(
+            f"members must be a list of providers, got {members!r:.60}",
+            hint="members have ids of their own, so of a dictionary give the values()"
+            if isinstance(members, Mapping)
+            else None,
+        )
     with _making(composite_id):
         seats = tuple(Seat(_checked(member)) for member in members)
     if not seats:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterable, Sequence
 from contextlib import aclosing
 from functools import partial
 from time import monotonic
@@ -61,7 +61,7 @@ class MultiProvider(CompositeProvider):
 
     def __init__(
         self,
-        members: Sequence[Member] = (),
+        members: Collection[Member] = (),
         *,
         combine: Combine = "all",
         limit: int | None = None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import aclosing
 from difflib import get_close_matches
 from time import monotonic
@@ -36,7 +36,7 @@ class SwitchingProvider(CompositeProvider):
     kind = "switching"
 
     def __init__(
-        self, members: Sequence[Member] = (), *, current: str | None = None, **settings: Any
+        self, members: Collection[Member] = (), *, current: str | None = None, **settings: Any
     ) -> None:
         super().__init__(members, **settings)
         self._current = self._members[0].id

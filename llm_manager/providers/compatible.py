@@ -144,7 +144,7 @@ def _headers_for(base_url: str | None, row: Row) -> dict[str, str]:
     headers = {**row.headers, **{header: value for header, value in found.items() if value}}
     if base_url is None or row.base_url is None or same_host(base_url, row.base_url):
         return headers
-    return {name: value for name, value in row.headers.items() if not names_a_key(name)}
+    return {name: value for name, value in headers.items() if not names_a_key(name)}
 
 
 class GroqProvider(OpenAICompatibleProvider):

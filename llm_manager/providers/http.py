@@ -51,6 +51,11 @@ class HttpProvider(BaseLLMProvider):
         AuthenticationError: the given key cannot be sent.
     """
 
+    no_settings = frozenset(
+        {"default_base_url", "base_url_variables", "key_variables", "key_required"}
+    )
+    """What the author of a provider says, and nobody's settings."""
+
     def __init__(
         self,
         *,

@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 
 from ..errors import InvalidParameterError
 from ..messages import LLMModelInfo, LLMRequest
+from ..redaction import redact
 from ..tokens import IMAGE_RULES
 from ..wire import Codec
 from ..wire.openai_chat import ChatDialect, OpenAIChat
@@ -146,7 +147,8 @@ class OpenAIProvider(SdkProvider):
 def _check_choice(name: str, value: object, choices: Sequence[object]) -> None:
     if value not in choices:
         words = ", ".join(map(repr, choices))
-        raise InvalidParameterError(f"{name} must be one of {words}, got {value!r:.60}")
+        got = redact(f"{value!r:.60}")
+        raise InvalidParameterError(f"{name} must be one of {words}, got {got}")
 
 
 def _refuse_beside_client(settings: dict[str, Any]) -> None:

@@ -39,11 +39,16 @@ class Variable:
         """Its value as TOML has it, if it is a number, a truth value, a list or a table."""
         try:
             read = tomllib.loads(f"value = {self.text}")
-        except tomllib.TOMLDecodeError:
+        except (ValueError, RecursionError):  # no TOML, an enormous number, nested without end
             return self.text
         value = read["value"]
         usual = isinstance(value, str | int | float | list | dict)
         return value if usual and len(read) == 1 else self.text
+
+    def text_value(self) -> str:
+        """Its value, for a setting that is a text whatever it looks like."""
+        value = self.value()
+        return value if isinstance(value, str) else self.text.strip()
 
     def nested(self, value: Any) -> dict[str, Any]:
         """``value`` in as many tables as the name says."""

@@ -85,10 +85,20 @@ def _shown(name: str, setting: Setting, secrets: Any) -> str:
     path = tuple(name.split("."))
     if value is not None and (is_private(path) or isinstance(value, Secret)):
         return MASK if not isinstance(value, dict) else _only_names(value)
-    if isinstance(value, str) and _SECRET_NAME.search(path[-1]):
+    hidden = _without_secrets(path[-1], value)
+    if hidden is MASK:
         return MASK
-    text = redact(repr(value), secrets)
+    text = redact(repr(hidden), secrets)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
+def _without_secrets(name: str, value: Any) -> Any:
+    """``value`` with masks for texts that are called secrets, in tables of it, too."""
+    if isinstance(value, Mapping):
+        return {inner: _without_secrets(str(inner), held) for inner, held in value.items()}
+    if isinstance(value, list):
+        return [_without_secrets(name, held) for held in value]
+    return MASK if isinstance(value, str) and _SECRET_NAME.search(name) else value
 
 
 def _only_names(table: Mapping[str, Any]) -> str:

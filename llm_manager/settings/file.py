@@ -24,6 +24,7 @@ import os
 import stat
 import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,7 @@ class SettingsFile:
         providers: for one provider each, by id.
         rows: fields of `Row` by kind.
         others_can_read: whether it can be read by other users of this machine.
+        is_missing: whether there is no such file.
     """
 
     path: Path | None = None
@@ -60,6 +62,12 @@ class SettingsFile:
     providers: Mapping[str, Table] = field(default_factory=dict, repr=False)
     rows: Mapping[str, Table] = field(default_factory=dict, repr=False)
     others_can_read: bool = False
+    is_missing: bool = False
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether it is missing, although somebody has named it."""
+        return self.is_missing and self.path != _usual_path()
 
     @property
     def shown_path(self) -> str:
@@ -71,14 +79,14 @@ class SettingsFile:
 def settings_path(environment: Mapping[str, str] | None = None) -> Path | None:
     """Where the settings file is, or would be; None if there shall be none."""
     given = (os.environ if environment is None else environment).get(VARIABLE)
-    if given is not None:
-        return Path(os.path.expanduser(given)) if given.strip() else None
-    platformdirs = importlib.import_module("platformdirs")
-    try:
-        folder: Path = platformdirs.user_config_path("llm_manager", appauthor=False)
-    except RuntimeError:
-        return None  # a user without a home, as in some containers
-    return folder / "config.toml"
+    if given is None:
+        return _usual_path()
+    return absolute(given) if given.strip() else None
+
+
+def absolute(path: str | os.PathLike[str]) -> Path:
+    """``path`` from the home folder or from the folder of this moment, which may change."""
+    return Path(os.path.abspath(os.path.expanduser(path)))
 
 
 def read_settings_file(path: Path | None) -> SettingsFile:
@@ -92,7 +100,7 @@ def read_settings_file(path: Path | None) -> SettingsFile:
         return SettingsFile()
     text, mode = _text_and_mode(path)
     if text is None:
-        return SettingsFile(path)
+        return SettingsFile(path, is_missing=True)
     tables = _parsed(text, path)
     for name in tables:
         if name not in _TABLES:
@@ -112,17 +120,31 @@ def read_settings_file(path: Path | None) -> SettingsFile:
     )
 
 
+def _usual_path() -> Path | None:
+    """The file in the platform's folder; None: this user has no such folder."""
+    platformdirs = importlib.import_module("platformdirs")
+    try:
+        folder: Path = platformdirs.user_config_path("llm_manager", appauthor=False)
+        with suppress(FileNotFoundError, NotADirectoryError):
+            os.stat(folder / "config.toml")
+    except (RuntimeError, PermissionError):
+        return None  # no home, as in some containers, or somebody else's, as behind sudo
+    return folder / "config.toml"
+
+
 def _text_and_mode(path: Path) -> tuple[str | None, int]:
     try:
         found = path.stat()
         if stat.S_ISREG(found.st_mode) and found.st_size <= FILE_LIMIT_BYTES:
             return path.read_text("utf-8-sig"), found.st_mode
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None, 0
     except OSError as error:
         problem = error.strerror or type(error).__name__
     except UnicodeDecodeError:
         problem = "it is not UTF-8"
+    except ValueError as error:
+        problem = str(error)  # of the path: a zero in it
     else:
         large = stat.S_ISREG(found.st_mode)
         problem = "it is larger than 1 MiB" if large else "it is no plain file"
@@ -134,8 +156,10 @@ def _text_and_mode(path: Path) -> tuple[str | None, int]:
 def _parsed(text: str, path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # besides TOMLDecodeError, numbers of thousands of digits
         problem = str(error)  # it tells line and column, and nothing of what stands there
+    except RecursionError:
+        problem = "tables or lists are nested too deeply"
     raise ConfigurationError(
         f"the settings file {path} is no valid TOML: {problem}", hint=_advice(path)
     )

@@ -84,7 +84,7 @@ def _text_of(held: bytes, file: Path, key: StoredKey) -> str:
         raise key.missing("the file is empty", f"write the key into {str(file)!r}")
     if len(held) > FILE_LIMIT_BYTES:
         raise key.unusable("is too large for a key", "name a file that holds nothing but the key")
-    return check_key(held.decode("utf-8", "replace"), key.place)
+    return check_key(held.decode("utf-8-sig", "replace"), key.place)
 
 
 def in_keyring(entry: str, key: StoredKey) -> Reader:

@@ -55,6 +55,8 @@ def path_of(name: str, constructor: Constructor) -> Path | None:
 
     What the constructor takes comes first, so a provider may have a ``model`` of its own.
     """
+    if name == "id":
+        return None  # it is the name of the table
     if name in (DEFAULTS, "default_options", "timeouts", "kind"):
         return _ALIASES.get(name, (name,))
     if name in constructor.types:
@@ -86,7 +88,7 @@ def named(
         path = path_of(snake(key), constructor)
         keys = (str(key),)
         if path is None:
-            known = [*constructor.types, DEFAULTS, "kind", *OPTIONS]
+            known = [*(constructor.types.keys() - {"id"}), DEFAULTS, "kind", *OPTIONS]
             raise unknown(where(keys), keys[-1], known)
         yield from _single_values(path, keys, value, where)
 
@@ -96,7 +98,7 @@ def unknown(place: str, key: str, known: Iterable[str]) -> InvalidParameterError
     names = sorted(set(known))
     near = get_close_matches(snake(key), names, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(names)}"
-    return InvalidParameterError(f"{redact(place)}: unknown setting", hint=hint)
+    return InvalidParameterError(f"{redact(place):.200}: unknown setting", hint=hint)
 
 
 def _single_values(

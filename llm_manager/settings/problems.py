@@ -9,6 +9,7 @@ from typing import Literal
 from ..errors import LLMError
 from ..messages import Data
 from .environment import written
+from .file import VARIABLE, SettingsFile
 from .lookup import constructor_of_kind, is_taken, kinds_as_written, provider_settings
 from .references import is_reference
 from .sources import Sources
@@ -36,10 +37,20 @@ def problems(sources: Sources) -> list[Problem]:
     """What is wrong with them; no provider is made, nothing is raised, and no keyring is asked."""
     ids = sources.ids(kinds_as_written(sources.file.rows))
     return [
+        *_problems_of_file(sources.file),
         *_problems_of_rows(sources),
         *(problem for id in ids for problem in _problems_of(sources, id)),
         *_problems_of_variables(sources, ids),
     ]
+
+
+def _problems_of_file(file: SettingsFile) -> Iterator[Problem]:
+    if file.is_lost:
+        yield Problem(
+            place=str(file.path),
+            message="there is no such settings file",
+            hint=f"write it, or name another one in {VARIABLE}",
+        )
 
 
 def _problems_of_rows(sources: Sources) -> Iterator[Problem]:

@@ -12,7 +12,8 @@ from .constructors import Constructor
 from .layers import Layer, Path, Setting, merge
 from .names import DEFAULTS, OPTIONS, named, snake
 from .references import StoredKey, resolve_secret
-from .values import checked_option, takes_text
+from .sources import checked_value
+from .values import takes_text
 
 _API_KEY: Path = ("api_key",)
 _ADDRESSES: tuple[Path, ...] = (("base_url",), ("client",))
@@ -101,8 +102,7 @@ class ProviderSettings:
         layer: dict[Path, Setting] = {}
         for path, keys, value in named(looked_at, self.constructor, place):
             at = place(keys)
-            held = checked_option(path[1:], value, at) if path[0] == DEFAULTS else value
-            layer[path] = Setting(held, "code", at)
+            layer[path] = Setting(checked_value(path, value, self.constructor, at), "code", at)
         return layer, {key: given[key] for key in (*sorted(passed), "id") if key in given}
 
     def _is_about_options(self, name: str) -> bool:

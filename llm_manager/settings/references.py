@@ -17,6 +17,7 @@ import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from .._threads import reset_after_fork
 from ..config import KeySource, Secret, check_key
 from ..errors import (
     AuthenticationError,
@@ -31,7 +32,13 @@ SCHEMES = ("env", "keyring", "file")
 
 def is_reference(value: object) -> bool:
     """Whether it says where a key is, and is no key."""
-    return isinstance(value, str) and value.partition(":")[0] in SCHEMES and ":" in value
+    return isinstance(value, str) and ":" in value and _parts(value)[0] in SCHEMES
+
+
+def _parts(reference: str) -> tuple[str, str]:
+    """Scheme, and what stands behind it."""
+    scheme, _, rest = reference.partition(":")
+    return scheme.strip().lower(), rest.strip()
 
 
 def as_secret(value: Any, where: str) -> Any:
@@ -84,12 +91,12 @@ class StoredKey:
     """
 
     def __init__(self, reference: str, where: str) -> None:
-        self.reference = reference
+        self.reference = reference.strip()
         self.where = where
-        scheme, _, rest = reference.partition(":")
+        scheme, rest = _parts(reference)
         self._is_quick = scheme == "env"
-        self._read = _READERS[scheme](rest.strip(), self)
-        self._lock = threading.Lock()
+        self._read = _READERS[scheme](rest, self)
+        self._turn = _Turn()
         self._latest: Secret | None = None
         self._times_read = 0
 
@@ -132,7 +139,7 @@ class StoredKey:
         return self._newer_than(self._times_read)
 
     def _newer_than(self, times_read: int) -> str:
-        with self._lock:
+        with self._turn.lock:
             if self._latest is None or self._times_read == times_read:
                 self._latest = Secret(self._read())
                 self._times_read += 1
@@ -159,6 +166,17 @@ class StoredKey:
     def _shown(self) -> str:
         # Somebody may have written the key itself behind the colon.
         return redact(repr(self.reference))
+
+
+class _Turn:
+    """Lets one after the other read; a process that is forked meanwhile begins anew."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        reset_after_fork(self)
+
+    def _after_fork(self) -> None:
+        self.lock = threading.Lock()
 
 
 _READERS: dict[str, Callable[[str, StoredKey], Reader]] = {

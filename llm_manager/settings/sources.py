@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,7 +52,9 @@ class Sources:
         for provider, its in _by_provider(self.environment).items():
             says_kind = any(variable.keys == ("kind",) for variable in its)
             if provider not in spelt and (provider in kinds or says_kind):
-                found.append(kinds.get(provider) or provider.lower().replace("_", "-"))
+                id = kinds.get(provider) or provider.lower().replace("_", "-")
+                with suppress(InvalidParameterError):  # it is a stray, then
+                    found.append(check_id(id))
         return found
 
     def have(self, id: str) -> bool:
@@ -74,11 +77,20 @@ class Sources:
             InvalidParameterError: it is written as something that cannot be a kind.
         """
         kind = id
-        for layer in self._own_layers(id, UNKNOWN, False):
-            setting = layer.get(("kind",))
-            if setting is not None:
-                kind = _checked(("kind",), setting.value, UNKNOWN, setting.place)
+        for value, place in self._kinds_said(id):
+            kind = checked_value(("kind",), value, UNKNOWN, place)
         return kind
+
+    def _kinds_said(self, id: str) -> Iterator[tuple[Any, str]]:
+        """What each layer calls its kind, and where, weakest first."""
+        place = f"providers.{id}.kind"
+        if (in_file := self.file.providers.get(id, {}).get("kind")) is not None:
+            yield in_file, place
+        for variable in _by_provider(self.environment).get(written(id), ()):
+            if variable.keys == ("kind",):
+                yield variable.text_value(), variable.name
+        if (in_code := self.code.get(id, {}).get("kind")) is not None:
+            yield in_code, place
 
     def layers(self, id: str, constructor: Constructor) -> list[Layer]:
         """What each of them says of a provider, weakest first.
@@ -86,19 +98,19 @@ class Sources:
         Raises:
             InvalidParameterError: a name or a value is wrong; the text begins with its place.
         """
-        return [self._defaults(constructor), *self._own_layers(id, constructor, True)]
+        return [self._defaults(constructor), *self._own_layers(id, constructor)]
 
-    def _own_layers(self, id: str, constructor: Constructor, look: bool) -> Iterator[Layer]:
+    def _own_layers(self, id: str, constructor: Constructor) -> Iterator[Layer]:
         path, code = f"file {self.file.shown_path}", self.code.get(id, {})
-        yield _layer(f"providers.{id}", self.file.providers.get(id, {}), path, constructor, look)
-        yield _environment_layer(id, self.environment, constructor, look)
-        yield _layer(f"providers.{id}", code, "code", constructor, look)
+        yield _layer(f"providers.{id}", self.file.providers.get(id, {}), path, constructor)
+        yield _environment_layer(id, self.environment, constructor)
+        yield _layer(f"providers.{id}", code, "code", constructor)
 
     def _defaults(self, constructor: Constructor) -> Layer:
         if not constructor.takes("default_options"):
             return {}
         origin = f"file {self.file.shown_path} [defaults]"
-        return _layer("defaults", self.file.defaults, origin, constructor, True)
+        return _layer("defaults", self.file.defaults, origin, constructor)
 
 
 def is_private(path: Path) -> bool:
@@ -106,35 +118,32 @@ def is_private(path: Path) -> bool:
     return path[0] in _PRIVATE or path == _KEY
 
 
-def _layer(
-    at: str, table: Mapping[Any, Any], origin: str, constructor: Constructor, look: bool
-) -> Layer:
-    """One table of settings; ``look`` says whether values are looked at."""
+def _layer(at: str, table: Mapping[Any, Any], origin: str, constructor: Constructor) -> Layer:
+    """One table of settings."""
     layer: dict[Path, Setting] = {}
 
     def place(keys: tuple[str, ...]) -> str:
         return ".".join((at, *keys))
 
     for path, keys, value in named(table, constructor, place):
-        checked = _checked(path, value, constructor, place(keys)) if look else value
+        checked = checked_value(path, value, constructor, place(keys))
         _take(layer, path, Setting(checked, origin, place(keys)), place(keys))
     return layer
 
 
-def _environment_layer(
-    id: str, environment: Mapping[str, str], constructor: Constructor, look: bool
-) -> Layer:
+def _environment_layer(id: str, environment: Mapping[str, str], constructor: Constructor) -> Layer:
     layer: dict[Path, Setting] = {}
     for variable in _by_provider(environment).get(written(id), ()):
-        for path, setting in _settings_of(variable, constructor, look):
+        for path, setting in _settings_of(variable, constructor):
             earlier = layer.get(path)
-            layer[path] = setting if earlier is None else _both(earlier, setting)
+            if earlier and isinstance(earlier.value, dict) and isinstance(setting.value, dict):
+                layer[path] = _both(earlier, setting)
+            else:
+                _take(layer, path, setting, setting.place)
     return layer
 
 
-def _settings_of(
-    variable: Variable, constructor: Constructor, look: bool
-) -> Iterator[tuple[Path, Setting]]:
+def _settings_of(variable: Variable, constructor: Constructor) -> Iterator[tuple[Path, Setting]]:
     """What one variable says: one value, or those of a table."""
     value = variable.value()
 
@@ -144,17 +153,16 @@ def _settings_of(
     is_number = isinstance(value, bool | int | float)
     for path, _, inner in named(variable.nested(value), constructor, place):
         meant = inner
-        if _wants_text(path, constructor, whole=inner is value) and (is_number or path == _KEY):
+        is_no_key = path == _KEY and not isinstance(value, str)
+        if _wants_text(path, constructor, whole=inner is value) and (is_number or is_no_key):
             text = variable.nested(variable.text.strip())
             meant = next(inner for _, _, inner in named(text, constructor, place))
-        checked = _checked(path, meant, constructor, variable.name) if look else meant
+        checked = checked_value(path, meant, constructor, variable.name)
         yield path, Setting(checked, f"environment {variable.name}", variable.name)
 
 
 def _both(one: Setting, other: Setting) -> Setting:
-    """Two variables about the same setting: they may be parts of a table."""
-    if not (isinstance(one.value, dict) and isinstance(other.value, dict)):
-        return other
+    """Two variables that hold parts of one table."""
     origin = f"{one.origin}, {other.place}"
     return Setting({**one.value, **other.value}, origin, other.place)
 
@@ -185,7 +193,13 @@ def _take(layer: dict[Path, Setting], path: Path, setting: Setting, place: str) 
     layer[path] = setting
 
 
-def _checked(path: Path, value: Any, constructor: Constructor, place: str) -> Any:
+def checked_value(path: Path, value: Any, constructor: Constructor, place: str) -> Any:
+    """The value of one setting as it has to be; a key that stands there is wrapped.
+
+    Raises:
+        InvalidParameterError: it is wrong; the text begins with ``place``.
+        AuthenticationError: it is a key that cannot be sent.
+    """
     if path[0] == DEFAULTS:
         return checked_option(path[1:], value, place)
     if path == ("kind",):

@@ -13,10 +13,9 @@ from ..config import GivenSettings, check_id
 from ..errors import InvalidParameterError, LLMError
 from .differences import Reloaded, difference
 from .explaining import Explained, explained
-from .file import SettingsFile, read_settings_file, settings_path
+from .file import SettingsFile, absolute, read_settings_file, settings_path
 from .layers import Setting
 from .lookup import describe_kinds, kinds_as_written, provider_settings
-from .names import snake
 from .problems import Problem, problems
 from .provider_settings import ProviderSettings
 from .sources import Sources
@@ -52,6 +51,7 @@ class Settings:
         self._environment = os.environ if environment is None else environment
         self._code: Mapping[str, Mapping[str, Any]] = {}
         self._lock = threading.Lock()
+        self._reading = threading.Lock()
         self._reported = self._sources()
         reset_after_fork(self)
 
@@ -73,7 +73,7 @@ class Settings:
             ConfigurationError: it cannot be read, or is no TOML; the text names file and line.
             InvalidParameterError: it has a table or key that there is not.
         """
-        where = settings_path(environment) if path is None else Path(os.path.expanduser(path))
+        where = settings_path(environment) if path is None else absolute(path)
         return cls(read_settings_file(where), environment=environment)
 
     def __repr__(self) -> str:
@@ -83,6 +83,11 @@ class Settings:
     def path(self) -> Path | None:
         """The settings file, which need not exist; None: there is none."""
         return self._file.path
+
+    @property
+    def lost_file(self) -> Path | None:
+        """The settings file, if somebody has named it and it is missing."""
+        return self._file.path if self._file.is_lost else None
 
     @property
     def provider_ids(self) -> tuple[str, ...]:
@@ -153,7 +158,7 @@ class Settings:
             raise InvalidParameterError(
                 f"providers.{id}: must be a mapping, got {type(settings).__name__}"
             )
-        taken = {snake(name): value for name, value in settings.items() if value is not None}
+        taken = {name: _copy(value) for name, value in settings.items() if value is not None}
         with self._lock:
             code = {name: table for name, table in self._code.items() if name != id}
             if taken:
@@ -175,12 +180,12 @@ class Settings:
             ConfigurationError: it cannot be read, or is no TOML; the text names file and line.
             InvalidParameterError: it has a table or key that there is not.
         """
-        file = read_settings_file(self.path)
-        with self._lock:
-            before = self._reported
+        with self._reading:  # who begins later reads what is newer
+            file = read_settings_file(self.path)
             after = Sources(file, dict(self._environment), self._code)
-            found = difference(before, after)
-            self._file, self._reported = file, after
+            found = difference(self._reported, after)
+            with self._lock:
+                self._file, self._reported = file, after
         return found
 
     def _sources(self) -> Sources:
@@ -188,6 +193,14 @@ class Settings:
 
     def _after_fork(self) -> None:
         self._lock = threading.Lock()
+        self._reading = threading.Lock()
+
+
+def _copy(value: Any) -> Any:
+    """``value``, which its giver may change later without changing the settings."""
+    if isinstance(value, dict):
+        return {name: _copy(inner) for name, inner in value.items()}
+    return list(map(_copy, value)) if isinstance(value, list) else value
 
 
 # ---- of this process -----------------------------------------------------------------------------
@@ -224,3 +237,13 @@ def reset_settings() -> None:
     global _settings
     with _lock:
         _settings = None
+
+
+def _after_fork() -> None:
+    """Another thread may have been loading them when this process was forked."""
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections.abc
+import datetime
 import re
 import types
 import typing
@@ -19,7 +20,7 @@ from .names import snake
 
 _TABLES = (dict, collections.abc.Mapping)
 _LISTS = (list, tuple, collections.abc.Sequence)
-_PLAIN = (str, int, float, bool, list, tuple, dict)
+_PLAIN = (str, int, float, bool, list, tuple, dict, datetime.date, datetime.time)
 _WORDS = {
     "str": "text", "int": "a whole number", "float": "a number", "bool": "true or false",
     "array": "a list", "object": "a table", "null": "nothing",
@@ -102,7 +103,7 @@ def _placed(problem: str, name: str, value: Any, place: str, annotation: Any) ->
     last = name.rpartition(".")[2]
     choices = [word for part in _parts(annotation) for word in _choices(part)]
     if choices and problem.partition(" - ")[0].endswith(f"Invalid enum value {value!r}"):
-        return f"{place}: must be one of {', '.join(choices)}, got {value!r}"
+        return f"{place}: must be one of {', '.join(choices)}, got {redact(repr(value))}"
     expected = _EXPECTED.search(problem)
     if expected is not None:
         inside = _PLACE_INSIDE.search(problem)
