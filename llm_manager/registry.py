@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -388,3 +389,13 @@ def _constructor(factory: Factory, *without: str) -> Constructor:
 
 
 describe_kinds(_Kinds())
+
+
+def _after_fork() -> None:
+    """Another thread may have been about to register a kind when this process was forked."""
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

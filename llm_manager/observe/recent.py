@@ -57,6 +57,7 @@ class RecentRequests(Attachable):
         "requestFinished": "_finished",
     }
     batch = 64
+    around_parts = True
 
     def __init__(
         self, limit: int = 100, content: bool = False, *, content_limit_characters: int = 10_000

@@ -7,7 +7,7 @@ set inside a generator is set for whoever reads it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import aclosing
 from time import perf_counter
 from typing import cast
@@ -62,6 +62,8 @@ class TracingStage:
         chunk_times: measure the time between pieces of an answer.
     """
 
+    around_parts = True
+
     def __init__(
         self,
         emitter: BaseLLMProvider | LLMProviderManager,
@@ -76,10 +78,11 @@ class TracingStage:
         self._chunk_times = chunk_times
 
     def provider(self, id: str) -> BaseLLMProvider | None:
-        """The provider of that id, if it is one of those."""
-        if isinstance(self._emitter, LLMProviderManager):
-            return self._emitter.providers.get(id)
-        return self._emitter if self._emitter.id == id else None
+        """The provider of that id, if it is one of those, or a part of one."""
+        if not isinstance(self._emitter, LLMProviderManager):
+            return _found([self._emitter], id)
+        providers = self._emitter.providers
+        return providers.get(id) or _found(providers.values(), id)
 
     def wrap(self, exchange: Exchange, host: Host) -> Exchange:
         start, kind = self._start, host.kind
@@ -99,6 +102,14 @@ class TracingStage:
             return deltas if running.deltas is None else _kept(deltas, running.deltas)
 
         return traced
+
+
+def _found(providers: Iterable[BaseLLMProvider], id: str) -> BaseLLMProvider | None:
+    for provider in providers:
+        found = provider if provider.id == id else _found(getattr(provider, "members", ()), id)
+        if found is not None:
+            return found
+    return None
 
 
 def base_url_of(provider: BaseLLMProvider | None) -> str | None:

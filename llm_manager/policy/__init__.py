@@ -67,8 +67,8 @@ class Stage(Protocol):
     """One policy.  The object holds settings; the state of one provider lives in `wrap`'s result,
     so that one stage can be given to many providers.
 
-    One that has an attribute ``around_parts = True`` does nothing around a composite; the composite
-    puts it around its members instead, those that no manager holds.
+    One that has an attribute ``around_parts = True`` has to see what a composite passes on: the
+    composite puts it around its members, too, those that no manager holds.
     """
 
     def wrap(self, exchange: Exchange, host: Host) -> Exchange:

@@ -18,6 +18,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
+from .._threads import reset_after_fork
 from ..config import check_id
 from ..errors import ConfigurationError, InvalidParameterError
 from ..provider import BaseLLMProvider
@@ -51,6 +52,7 @@ class Plugins:
         self._found: dict[str, _EntryPoint] | None = None
         self.loaded: set[str] = set()
         """The kinds that somebody has asked for, and that their packages did bring along."""
+        reset_after_fork(self)
 
     def kinds(self) -> Iterable[str]:
         """Their ids; reads files the first time and imports nothing of the packages."""
@@ -82,6 +84,9 @@ class Plugins:
             )
         log.warning("%s", failure)
         raise failure
+
+    def _after_fork(self) -> None:
+        self._lock = threading.Lock()
 
     def _entry_points(self) -> dict[str, _EntryPoint]:
         with self._lock:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -25,7 +26,7 @@ _PRIVATE = frozenset({"headers", "row", "proxy"})
 _OPTION_TYPES = {f.name: f.type for f in msgspec.structs.fields(LLMRequestOptions)}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Sources:
     """Where settings come from, as they are at one moment.
 
@@ -49,7 +50,7 @@ class Sources:
         """
         found = list(dict.fromkeys([*self.file.providers, *self.code]))
         spelt = {written(id) for id in found}
-        for provider, its in _by_provider(self.environment).items():
+        for provider, its in self._variables.items():
             says_kind = any(variable.keys == ("kind",) for variable in its)
             if provider not in spelt and (provider in kinds or says_kind):
                 id = kinds.get(provider) or provider.lower().replace("_", "-")
@@ -59,16 +60,13 @@ class Sources:
 
     def have(self, id: str) -> bool:
         """Whether they say anything of a provider."""
-        return (
-            id in self.file.providers
-            or id in self.code
-            or written(id) in _by_provider(self.environment)
-        )
+        return id in self.file.providers or id in self.code or written(id) in self._variables
 
     def strays(self, ids: list[str]) -> list[Variable]:
         """Variables with settings of a provider that nobody knows."""
         spelt = {written(id) for id in ids}
-        return [v for v in variables(self.environment) if v.provider not in spelt]
+        by_provider = self._variables.items()
+        return [v for provider, its in by_provider if provider not in spelt for v in its]
 
     def kind_of(self, id: str) -> str:
         """What a provider is an instance of; its id if nothing says it.
@@ -81,12 +79,20 @@ class Sources:
             kind = checked_value(("kind",), value, UNKNOWN, place)
         return kind
 
+    @cached_property
+    def _variables(self) -> dict[str, list[Variable]]:
+        """The environment variables with settings, by provider as they write it."""
+        found: dict[str, list[Variable]] = {}
+        for variable in variables(self.environment):
+            found.setdefault(variable.provider, []).append(variable)
+        return found
+
     def _kinds_said(self, id: str) -> Iterator[tuple[Any, str]]:
         """What each layer calls its kind, and where, weakest first."""
         place = f"providers.{id}.kind"
         if (in_file := self.file.providers.get(id, {}).get("kind")) is not None:
             yield in_file, place
-        for variable in _by_provider(self.environment).get(written(id), ()):
+        for variable in self._variables.get(written(id), ()):
             if variable.keys == ("kind",):
                 yield variable.text_value(), variable.name
         if (in_code := self.code.get(id, {}).get("kind")) is not None:
@@ -103,7 +109,7 @@ class Sources:
     def _own_layers(self, id: str, constructor: Constructor) -> Iterator[Layer]:
         path, code = f"file {self.file.shown_path}", self.code.get(id, {})
         yield _layer(f"providers.{id}", self.file.providers.get(id, {}), path, constructor)
-        yield _environment_layer(id, self.environment, constructor)
+        yield _environment_layer(self._variables.get(written(id), ()), constructor)
         yield _layer(f"providers.{id}", code, "code", constructor)
 
     def _defaults(self, constructor: Constructor) -> Layer:
@@ -131,9 +137,9 @@ def _layer(at: str, table: Mapping[Any, Any], origin: str, constructor: Construc
     return layer
 
 
-def _environment_layer(id: str, environment: Mapping[str, str], constructor: Constructor) -> Layer:
+def _environment_layer(given: Iterable[Variable], constructor: Constructor) -> Layer:
     layer: dict[Path, Setting] = {}
-    for variable in _by_provider(environment).get(written(id), ()):
+    for variable in given:
         for path, setting in _settings_of(variable, constructor):
             earlier = layer.get(path)
             if earlier and isinstance(earlier.value, dict) and isinstance(setting.value, dict):
@@ -165,13 +171,6 @@ def _both(one: Setting, other: Setting) -> Setting:
     """Two variables that hold parts of one table."""
     origin = f"{one.origin}, {other.place}"
     return Setting({**one.value, **other.value}, origin, other.place)
-
-
-def _by_provider(environment: Mapping[str, str]) -> dict[str, list[Variable]]:
-    found: dict[str, list[Variable]] = {}
-    for variable in variables(environment):
-        found.setdefault(variable.provider, []).append(variable)
-    return found
 
 
 def _wants_text(path: Path, constructor: Constructor, *, whole: bool) -> bool:

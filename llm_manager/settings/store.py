@@ -216,11 +216,11 @@ def get_settings() -> Settings:
         ConfigurationError, InvalidParameterError: see `Settings.load`; the next call tries again.
     """
     global _settings
-    if _settings is None:
+    found = _settings
+    if found is None:
         with _lock:
-            if _settings is None:
-                _settings = Settings.load()
-    return _settings
+            found = _settings = _settings or Settings.load()
+    return found
 
 
 def set_provider_config(id: str, settings: Mapping[Any, Any]) -> None:

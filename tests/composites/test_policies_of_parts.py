@@ -9,8 +9,11 @@ from llm_manager import (
     BudgetPolicy,
     CachePolicy,
     FallbackProvider,
+    InMemoryTraceProvider,
     LLMProviderManager,
+    RecentRequests,
     RetryPolicy,
+    Tracing,
 )
 from tests.helpers import echo
 
@@ -53,6 +56,31 @@ async def test_a_cache_of_a_composite_gives_an_answer_again(given: str) -> None:
     assert (first.cached, second.cached) == (False, True)
     assert second.answered_by == "a"
     assert cache.stats.hits == 1
+
+
+async def test_the_retries_of_a_member_are_events_of_its_span_within_that_of_the_whole() -> None:
+    service, local = echo(id="service"), echo(id="local")
+    spans = InMemoryTraceProvider()
+    async with LLMProviderManager() as manager:
+        manager.register_provider(FallbackProvider([service, local], id="team"))
+        await manager.connect_all()
+        service.go_offline()
+        with Tracing(spans).attach(manager):
+            retries = {"attempts": 2, "wait_s": 0}
+            await manager.generate_completion("team/echo", "hi", options={"retries": retries})
+    failed, answered, whole = spans.spans
+    assert [event.name for event in failed.events] == ["llm_manager.retry"]
+    assert failed.attributes["llm_manager.provider_id"] == "service"
+    assert answered.attributes["llm_manager.provider_id"] == "local"
+    assert {failed.parent_id, answered.parent_id} == {whole.span_id}
+
+
+async def test_the_content_of_a_part_is_kept_like_that_of_the_whole() -> None:
+    async with LLMProviderManager() as manager:
+        manager.register_provider(FallbackProvider([echo(id="a")], id="team"))
+        with RecentRequests(content=True).attach(manager) as recent:
+            await manager.generate_completion("team/echo", "hello there")
+    assert [record.answer for record in recent.snapshot().requests] == ["hello there"] * 2
 
 
 async def test_policies_that_are_removed_from_a_composite_leave_its_members() -> None:
