@@ -128,9 +128,10 @@ class Connection:
         self._streams: weakref.WeakValueDictionary[str, LLMStream] = weakref.WeakValueDictionary()
         self._drained: list[asyncio.Future[None]] = []
         self._arriving = 0
-        self.at_best: Callable[[], tuple[ProviderStatus, Reason]] | None = None
-        """For a provider that consists of others: how usable they leave it.  Then it is they who
-        are judged by their requests, and it by them; see `conclude`."""
+        self.at_best: Callable[[], tuple[ProviderStatus, Reason] | LLMError | None] | None = None
+        """For a provider that consists of others: how usable they leave it, why they do not, or
+        None if they do not know.  Then it is they who are judged by their requests, and it by
+        them; see `conclude`."""
         self._soft_failures = 0
         self._verified_s: float | None = None
         self._last_error: LLMError | None = None
@@ -382,17 +383,20 @@ class Connection:
         else:
             self.succeeded(epoch)  # it answered, though not what was hoped for
 
-    def conclude(self, error: LLMError | None) -> None:
-        """Others show whether it can be used (``error`` is None) or not; see `at_best`."""
+    def conclude(self) -> None:
+        """Take over what others show, of which it consists; see `at_best`."""
+        verdict = None if self.at_best is None else self.at_best()
         epoch = self._machine.state.epoch
+        if verdict is None:
+            return
         if self.status is S.FAILED:
-            if error is None or not is_permanent(error):
+            if not isinstance(verdict, LLMError) or not is_permanent(verdict):
                 self._settle()
-        elif error is not None:
-            self._judge(error, epoch)
+        elif isinstance(verdict, LLMError):
+            self._judge(verdict, epoch)
         elif self.status.live:
             self._proven()
-            self._usable(S.CONNECTED, Reason.RECOVERED, epoch)
+            self._usable(*verdict, epoch)
 
     # ---- one attempt -----------------------------------------------------------------------------
 
@@ -530,8 +534,12 @@ class Connection:
 
     def _usable(self, status: ProviderStatus, reason: Reason, epoch: int) -> None:
         circuit: Circuit = "closed"
-        if self.at_best is not None:
-            status, reason = self.at_best()
+        verdict = None if self.at_best is None else self.at_best()
+        if isinstance(verdict, LLMError):
+            # One of them has answered, or did until a moment ago; together they are too few.
+            self._judge_by(verdict, epoch)
+            return
+        status, reason = verdict or (status, reason)
         if self._machine.state.circuit != "closed" and self._refuses_answers:
             if self._is_left_alone():
                 return
@@ -554,6 +562,12 @@ class Connection:
 
     def _judge(self, error: LLMError, epoch: int) -> None:
         """The connection does not work: for good, or until it heals."""
+        if self.at_best is not None and isinstance(verdict := self.at_best(), tuple):
+            self._usable(*verdict, epoch)  # they have come back meanwhile
+        else:
+            self._judge_by(error, epoch)
+
+    def _judge_by(self, error: LLMError, epoch: int) -> None:
         self._last_error = error
         info = ErrorInfo.of(error)
         # A probe is a request that every such server takes: a refusal means the wrong address.

@@ -41,7 +41,7 @@ from .messages import (
     TokenCount,
     as_options,
 )
-from .policy import Stage, check_stage
+from .policy import Stage, as_stages, check_stage
 from .provider import BaseLLMProvider
 from .registry import create_provider
 from .status import LLMProviderStatus
@@ -102,7 +102,7 @@ class LLMProviderManager(EventEmitter, Asking):
         super().__init__()
         self.source_id = "manager"
         self._default_options = as_options(default_options)
-        self._policies = None if policies is None else tuple(policies)
+        self._policies = None if policies is None else as_stages(policies)
         self._added: tuple[Stage, ...] = ()
         self._providers: dict[str, BaseLLMProvider] = {}
         self._active: str | None = None

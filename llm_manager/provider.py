@@ -71,6 +71,7 @@ from .messages import (
     LLMRequest,
     LLMRequestOptions,
     Messages,
+    MetaDelta,
     Operation,
     Timeouts,
     TokenCount,
@@ -79,7 +80,7 @@ from .messages import (
     from_mapping,
     merged,
 )
-from .policy import Exchange, Stage, chain
+from .policy import Exchange, Stage, as_stages, chain
 from .policy.circuit import CircuitBreaker
 from .policy.cooldown import CooldownPolicy
 from .policy.deadline import DeadlinePolicy
@@ -197,7 +198,7 @@ class BaseLLMProvider(Reconfigurable, Asking):
         self._catalog = ModelCatalog(
             self._list_all_models, self, self._machine, max_age_s=self.models_max_age_s
         )
-        self._policies = default_policies() if policies is None else tuple(policies)
+        self._policies = default_policies() if policies is None else as_stages(policies)
         self._host = _Host(self)
         self._with_given_policies = self._with_policies()
         self._send_with_policies = self._with_added(self._with_given_policies)
@@ -660,7 +661,8 @@ class BaseLLMProvider(Reconfigurable, Asking):
                 async for delta in deltas:
                     if not proven:
                         proven = True
-                        connection.succeeded(ticket.epoch)
+                        if not (type(delta) is MetaDelta and delta.cached):
+                            connection.succeeded(ticket.epoch)
                     yield delta
             outcome = "ok"
         except LLMError as error:

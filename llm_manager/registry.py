@@ -364,7 +364,7 @@ def _say_where(error: LLMError, configured: ProviderSettings) -> None:
 
 
 class _Kinds:
-    """See `settings.constructors.Kinds`."""
+    """See `settings.kinds.Kinds`."""
 
     def names(self) -> Iterable[str]:
         return {*_kinds, *ROWS, *_plugins.kinds()}

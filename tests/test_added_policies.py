@@ -144,3 +144,10 @@ async def test_the_response_and_the_end_of_the_request_tell_who_answered_and_fro
     assert (finished.response_model, finished.finish_reason) == ("echo", "stop")
     assert finished.response_id == plain.response_id
     assert (last.answered_by, last.cached) == ("other", True)
+
+
+@pytest.mark.parametrize("policies", ["retry", 5, [5], [Note]])
+def test_what_is_no_list_of_policies_is_refused_with_a_typed_error(policies: object) -> None:
+    for holder in (echo, LLMProviderManager):
+        with pytest.raises(InvalidParameterError, match="polic"):
+            holder(policies=policies)

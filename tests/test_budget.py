@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import pickle
+import random
 import subprocess
 import sys
 from collections.abc import AsyncGenerator
@@ -208,6 +210,8 @@ async def test_a_budget_without_limits_only_counts() -> None:
         {"prices": {"a/b": 1}},
         {"timezone": "Europe/Berlin"},
         {"models": ()},
+        {"models": 5},
+        {"models": {"gpt-4o": 1}},
     ],
 )
 def test_a_setting_that_cannot_be_is_refused(settings: dict[str, Any]) -> None:
@@ -516,3 +520,162 @@ async def test_budgets_may_be_asked_from_several_threads() -> None:
     await asyncio.gather(*(asyncio.to_thread(asyncio.run, many(str(i % 3))) for i in range(6)))
     assert budget.spent.tokens == 6000
     assert budget.spent_in("0").tokens == 2000
+
+
+# ---- nothing stays reserved ----------------------------------------------------------------------
+
+
+def might_go_wrong(dice: random.Random) -> Any:
+    """An exchange that ends in every way there is, sometimes before it has begun."""
+
+    async def answer(request: LLMRequest) -> AsyncGenerator[Delta, None]:
+        for _ in range(dice.randrange(4)):
+            await asyncio.sleep(0)
+            yield dice.choice([TextDelta("some words"), UsageDelta(Usage(prompt_tokens=1))])
+        end = dice.randrange(8)
+        if end < 5:
+            raise (
+                ProviderOverloadedError("too much"),
+                RequestTimeoutError("too late"),
+                RequestCancelledError("no more"),
+                StreamInterruptedError("broken"),
+                RuntimeError("a mistake"),
+            )[end]
+        if end == 5:
+            await asyncio.sleep(3600)
+        yield UsageDelta(Usage(prompt_tokens=3, completion_tokens=4))
+        yield FinishDelta("stop")
+
+    def exchange(request: LLMRequest) -> AsyncGenerator[Delta, None]:
+        if not dice.randrange(8):
+            raise RuntimeError("never begun")
+        return answer(request)
+
+    return exchange
+
+
+async def test_nothing_stays_reserved_however_a_thousand_requests_end() -> None:
+    budget = BudgetPolicy(
+        max_tokens_per_day=4000, max_usd_per_day=1000, max_tokens_per_conversation=2000,
+        prices=dear_book(),
+    )  # fmt: skip
+
+    async def one(exchange: Any, dice: random.Random) -> None:
+        request = LLMRequest(
+            id="r",
+            model="m",
+            messages=(LLMMessage.user("some question"),),
+            options=LLMRequestOptions(max_tokens=9, conversation_id=str(dice.randrange(5))),
+        )
+        deltas = budget.wrap(exchange, FakeHost())(request)
+        try:
+            async for _ in deltas:
+                if not dice.randrange(6):
+                    break
+        finally:
+            await deltas.aclose()
+
+    async def many(seed: int) -> None:
+        dice = random.Random(seed)
+        exchange = might_go_wrong(dice)
+        tasks = [asyncio.create_task(one(exchange, dice)) for _ in range(250)]
+        while not all(task.done() for task in tasks):
+            await asyncio.sleep(0)
+            dice.choice(tasks).cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    await asyncio.gather(*(asyncio.to_thread(asyncio.run, many(seed)) for seed in range(4)))
+    assert budget.spent.tokens > 0
+    for use in (budget.spent, *(budget.spent_in(str(number)) for number in range(5))):
+        assert (use.reserved_tokens, use.reserved_usd) == (0, 0)
+
+
+async def test_a_request_that_cannot_even_be_begun_reserves_nothing() -> None:
+    def exchange(request: LLMRequest) -> AsyncGenerator[Delta, None]:
+        raise ProviderOverloadedError("refused at once")
+
+    budget = BudgetPolicy(max_tokens_per_day=5000)
+    with pytest.raises(ProviderOverloadedError):
+        await anext(budget.wrap(exchange, FakeHost())(LLMRequest(id="r", model="m")))
+    assert (budget.spent.tokens, budget.spent.reserved_tokens) == (0, 0)
+
+
+async def test_what_a_provider_tells_that_cannot_be_takes_what_was_reserved() -> None:
+    async def exchange(request: LLMRequest) -> AsyncGenerator[Delta, None]:
+        yield TextDelta(None)  # type: ignore[arg-type]
+        raise ProviderOverloadedError("and broken off")
+
+    options = LLMRequestOptions(max_tokens=7)
+    budget = BudgetPolicy(max_tokens_per_day=100)
+    with pytest.raises(TypeError):
+        async for _ in budget.wrap(exchange, FakeHost())(
+            LLMRequest(id="r", model="m", options=options)
+        ):
+            pass
+    assert (budget.spent.tokens, budget.spent.reserved_tokens) == (7, 0)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+def test_a_forked_child_begins_at_zero_and_without_the_parents_reservations() -> None:
+    code = """
+import asyncio, os
+from llm_manager import BudgetPolicy
+from llm_manager.messages import LLMMessage, LLMRequest, TextDelta
+from tests.helpers import FakeHost
+
+async def exchange(request):
+    yield TextDelta("word")
+    yield TextDelta("word")
+
+async def main():
+    budget = BudgetPolicy(max_tokens_per_day=2000)
+    deltas = budget.wrap(exchange, FakeHost())(LLMRequest(id="r", model="m"))
+    await anext(deltas)
+    child = os.fork()
+    if child == 0:
+        os._exit(budget.spent.tokens + budget.spent.reserved_tokens != 0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert budget.spent.reserved_tokens > 0
+    await deltas.aclose()
+
+asyncio.run(main())
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+async def test_a_clock_that_is_set_back_at_midnight_gives_no_second_budget() -> None:
+    clock = FakeClock()
+    provider, budget = limited(echo(), max_tokens_per_day=1000, clock=clock)
+    clock.advance((budget.left.resets_at - datetime.fromtimestamp(clock.wall(), UTC)).seconds - 60)
+    async with provider:
+        await ask(provider)
+        clock.advance(120)
+        assert budget.spent.tokens == 0
+        await ask(provider)
+        await ask(provider)
+        clock.set_wall(-120)
+        assert budget.spent.tokens == TAKES
+        clock.set_wall(+120)
+        assert budget.spent.tokens == 2 * TAKES
+
+
+async def test_a_very_long_prompt_leaves_the_loop_to_others() -> None:
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def exchange(request: LLMRequest) -> AsyncGenerator[Delta, None]:
+        yield FinishDelta("stop")
+
+    budget = BudgetPolicy(max_tokens_per_day=10**9)
+    request = LLMRequest(id="r", model="m", messages=(LLMMessage.user("word " * 400_000),))
+    task = asyncio.create_task(others())
+    await anext(deltas := budget.wrap(exchange, FakeHost())(request))
+    assert turns > 1
+    assert budget.spent.reserved_tokens == estimate_prompt_tokens(request) + 1000
+    await deltas.aclose()
+    task.cancel()

@@ -11,6 +11,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +179,24 @@ async def test_an_answer_that_does_not_follow_its_schema_is_not_kept() -> None:
         with pytest.raises(Exception, match="does not follow"):
             await ask(provider, response_format=schema)
         assert (await ask(provider, response_format=schema)).text == '{"a": 1}'
+
+
+async def test_a_mended_answer_is_a_hit_only_if_both_of_its_rounds_are() -> None:
+    provider = ScriptedProvider(capabilities=["chat", "completion"])  # which takes no schema
+    provider.answer("no JSON").fail(ProviderOverloadedError("too much")).answer('{"a": 1}')
+    provider.add_policy(CachePolicy())
+    finished = ends(provider)
+    schema = {"type": "object", "required": ["a"]}
+    wanted: dict[str, Any] = {"response_format": schema, "retries": Retries(attempts=1)}
+    async with provider:
+        with pytest.raises(ProviderOverloadedError):
+            await ask(provider, **wanted)
+        half, whole = [await ask(provider, **wanted) for _ in range(2)]
+    assert [half.text, whole.text] == ['{"a": 1}', '{"a": 1}']
+    assert [half.cached, whole.cached] == [False, True]
+    assert [event.cached for event in finished] == [False, False, True]
+    # What was not given again is all that it has taken.
+    assert half.usage.completion_tokens == 2
 
 
 async def test_a_long_answer_from_the_cache_leaves_the_loop_to_others() -> None:
@@ -521,6 +540,7 @@ async def test_clearing_forgets_everything() -> None:
         {"only_deterministic": "yes"},
         {"models": []},
         {"models": [1]},
+        {"models": 5},
         {"store": object()},
         {"store": MemoryStore},
         {"store": MemoryStore(), "max_bytes": 5},
@@ -698,6 +718,118 @@ async def test_a_file_that_another_process_holds_locked_fails_no_request(tmp_pat
             assert (await ask(provider, "first")).cached
 
 
+async def test_requests_do_not_queue_up_behind_a_file_that_is_locked(tmp_path: Path) -> None:
+    path = tmp_path / "answers"
+    with SqliteStore(path) as store:
+        async with cached_echo(CachePolicy(store)) as provider:
+            await ask(provider, "first")
+            other = sqlite3.connect(path, isolation_level=None)
+            other.execute("BEGIN IMMEDIATE")
+            async with asyncio.timeout(10):  # each of them waited for a second
+                await asyncio.gather(*(ask(provider, f"number {n}") for n in range(20)))
+            other.execute("ROLLBACK")
+            other.close()
+            await ask(provider, "second")
+            assert (await ask(provider, "second")).cached
+
+
+@pytest.mark.parametrize("max_age_s", [None, 1800])
+async def test_a_hit_is_one_although_its_use_cannot_be_noted(tmp_path, max_age_s) -> None:
+    clock = FakeClock()
+    path = tmp_path / "answers"
+    with SqliteStore(path) as store:
+        cache = CachePolicy(store, clock=clock, max_age_s=max_age_s)
+        async with cached_echo(cache) as provider:
+            await ask(provider)
+            clock.advance(900)
+            other = sqlite3.connect(path, isolation_level=None)
+            other.execute("BEGIN IMMEDIATE")
+            assert (await ask(provider)).cached
+            assert cache.stats.failures == 0
+            other.close()
+
+
+@pytest.mark.parametrize("gone", ["file", "file and what is beside it", "folder"])
+async def test_a_file_that_is_deleted_while_it_is_open_is_begun_anew(tmp_path, gone: str) -> None:
+    path = tmp_path / "folder" / "answers"
+    with SqliteStore(path) as store:
+        async with cached_echo(CachePolicy(store)) as provider:
+            await ask(provider, "first")
+            for file in path.parent.iterdir():
+                if file == path or gone != "file":
+                    file.unlink()
+            if gone == "folder":
+                path.parent.rmdir()
+            await ask(provider, "second")
+            with SqliteStore(path) as of_another_process:
+                other = CachePolicy(of_another_process)
+                async with cached_echo(other) as another:
+                    assert (await ask(another, "second")).cached
+
+
+@pytest.mark.parametrize("change", ["body = 10000000000000", "created_s = 'x'", "used_s = x'00'"])
+async def test_values_of_another_type_are_asked_for_again(tmp_path: Path, change: str) -> None:
+    path = tmp_path / "answers"
+    with SqliteStore(path) as store:
+        async with cached_echo(CachePolicy(store)) as provider:
+            await ask(provider)
+            store.close()
+            with sqlite3.connect(path) as db:
+                db.execute(f"UPDATE answers SET {change}")
+            db.close()
+            assert not (await ask(provider)).cached
+            assert (await ask(provider)).cached
+
+
+async def test_a_file_cut_off_or_damaged_anywhere_fails_no_request(tmp_path: Path) -> None:
+    whole = tmp_path / "whole"
+    with SqliteStore(whole) as store:
+        for number in range(40):
+            await store.put(f"{number:064x}", b"body" * number, now_s=1000.0 + number)
+    content = whole.read_bytes()
+    damaged = [content[:end] for end in range(0, len(content), 512)]
+    damaged += [
+        content[:at] + b"\xe0" + content[at + 1 :]
+        for at in (*range(100), *range(content.index(b"CREATE"), content.rindex(b"size)")))
+    ]
+    for number, left in enumerate(damaged):
+        path = tmp_path / str(number)
+        path.write_bytes(left)
+        with SqliteStore(path) as store:
+            for _ in range(2):
+                with suppress(ConfigurationError):
+                    await store.get(f"{3:064x}", now_s=2000.0, oldest_s=0.0)
+                with suppress(ConfigurationError):
+                    await store.put("key", b"body", now_s=2000.0)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limits for the size of files")
+def test_a_full_disk_fails_no_request(tmp_path: Path) -> None:
+    code = """
+import asyncio, resource, sys
+from llm_manager import CachePolicy, EchoProvider, SqliteStore
+
+async def main():
+    exact = {"temperature": 0}
+    with SqliteStore(sys.argv[1]) as store:
+        cache = CachePolicy(store)
+        async with EchoProvider(words_per_s=float("inf")) as provider:
+            provider.add_policy(cache)
+            await provider.generate_completion(None, "small", options=exact)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (70_000, 70_000))
+            large = "word " * 20_000
+            for _ in range(2):
+                answer = await provider.generate_completion(None, large, options=exact)
+                assert len(answer.text) > 90_000
+            assert not answer.cached
+            assert cache.stats.failures == 2, cache.stats
+            assert (await provider.generate_completion(None, "small", options=exact)).cached
+
+asyncio.run(main())
+"""
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "answers")], check=True, timeout=60)
+
+
 WRITER = """
 import asyncio, sys
 from llm_manager import CachePolicy, EchoProvider, SqliteStore
@@ -774,7 +906,7 @@ store.close()
 
 
 def test_a_path_that_is_none_is_refused() -> None:
-    for path in ("", None, 5):
+    for path in ("", None, 5, b"answers", "answers\0"):
         with pytest.raises(InvalidParameterError):
             SqliteStore(path)  # type: ignore[arg-type]
 

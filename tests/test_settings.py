@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import os
 import pickle
 import subprocess
 import sys
 import threading
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +113,9 @@ def test_a_later_call_replaces_the_earlier_one_and_an_empty_one_takes_it_back() 
         ("mine", {"default_model": "x"}, ProviderNotFoundError,
          "providers.mine.kind: there is no kind of provider 'mine'"),
         ("a/b", {"kind": "echo"}, InvalidParameterError, "'a/b' is no provider id"),
+        ("openai", {"defaultModel": "a", "default_model": "b"}, InvalidParameterError,
+         "providers.openai.default_model: it stands there twice"),
+        ("openai", {"id": "other"}, InvalidParameterError, "providers.openai.id: unknown setting"),
         ("openai", [("temperature", 1)], InvalidParameterError,
          "providers.openai: must be a mapping, got list"),
     ],
@@ -123,6 +129,32 @@ def test_a_mistake_is_found_at_once_and_changes_nothing(
     assert caught.value.message.startswith(says)
     assert get_settings().provider_ids == ("openai",)
     assert create_provider("openai").active_model == "before"
+
+
+def test_what_was_set_does_not_change_with_the_table_it_came_from() -> None:
+    table: dict[str, Any] = {"default_parameters": {"stop": ["a"], "seed": 1}}
+    set_provider_config("echo", table)
+    table["default_parameters"]["seed"] = 2
+    table["default_parameters"]["stop"].append("b")
+    options = create_provider("echo").default_options
+    assert (options.seed, options.stop) == (1, ("a",))
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"headers": "x"}, "headers: must be a table"),
+        ({"headers": {"a": 5}}, "must be text"),
+        ({"proxy": 5}, "proxy: must be text"),
+        ({"models": "gpt-5"}, "models: must be a list"),
+        ({"reconnect": {"first_s": "soon"}}, "reconnect.first_s: must be a number"),
+    ],
+)
+def test_a_value_of_the_wrong_type_in_a_call_is_found_as_in_a_file(
+    given: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(InvalidParameterError, match=f"settings of 'openai': .*{says}"):
+        create_provider("openai", **given)
 
 
 def test_a_class_is_not_touched_by_settings() -> None:
@@ -201,6 +233,60 @@ def test_they_are_read_once_by_the_first_who_asks(settings_file: Path) -> None:
     assert len({id(settings) for settings in found}) == 1
 
 
+def test_settings_that_are_forgotten_meanwhile_are_loaded_again() -> None:
+    over = threading.Event()
+
+    def forget() -> None:
+        while not over.is_set():
+            reset_settings()
+
+    forgetting = threading.Thread(target=forget)
+    forgetting.start()
+    try:
+        for _ in range(2000):
+            assert get_settings().path is None
+    finally:
+        over.set()
+        forgetting.join()
+
+
+FORKS = """
+import os, signal, threading
+from llm_manager import (
+    EchoProvider, create_provider, get_settings, register_provider, reset_settings,
+    set_provider_config, unregister_kind,
+)
+
+def work(number):
+    while True:
+        reset_settings()
+        set_provider_config("echo", {"seed": number})
+        register_provider(f"busy-{number}", EchoProvider)
+        unregister_kind(f"busy-{number}")
+
+def forked():
+    child = os.fork()
+    if child == 0:
+        signal.alarm(10)
+        register_provider("child", EchoProvider)
+        set_provider_config("child", {"seed": 1})
+        get_settings().reload()
+        os._exit(0 if create_provider("child").default_options.seed == 1 else 1)
+    return child
+
+for number in range(3):
+    threading.Thread(target=work, args=(number,), daemon=True).start()
+children = [forked() for _ in range(20)]
+codes = {os.waitpid(child, 0)[1] for child in children}
+os._exit(0 if codes == {0} else 1)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes cannot be forked here")
+def test_a_forked_process_does_not_wait_for_threads_that_it_does_not_have() -> None:
+    subprocess.run([sys.executable, "-W", "ignore", "-c", FORKS], check=True, timeout=60)
+
+
 # ---- shown ---------------------------------------------------------------------------------------
 
 
@@ -269,6 +355,62 @@ def test_a_setting_of_a_plugin_that_is_called_a_secret_is_not_shown() -> None:
         assert KEY not in repr(get_settings().explain())
     finally:
         unregister_kind("own")
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        ("litellm", {"arguments": {"aws_secret_access_key": KEY, "vertex_project": "p"}}),
+        ("litellm", {"arguments": {"fallbacks": [{"api_key": KEY}]}}),
+        ("litellm", {"arguments": {"extra_headers": {"Authorization": KEY}}}),
+        ("openai", {"default_parameters": {"extra": {"nested": {"client_secret": KEY}}}}),
+        ("openai", {"base_url": f"https://{KEY}@gateway.example/v1"}),
+        ("openai", {"base_url": f"https://gateway.example/v1?api_key={KEY}"}),
+        ("openai", {"base_url": f"https://gateway.example/v1?access_token={KEY}"}),
+    ],
+)
+def test_a_secret_inside_of_a_value_is_not_shown_either(
+    kind: str, settings: dict[str, Any]
+) -> None:
+    set_provider_config("mine", {"kind": kind, **settings})
+    shown = repr(get_settings().explain()) + repr(get_settings().check())
+    try:
+        create_provider("mine")
+    except ConfigurationError:
+        shown += traceback.format_exc()
+    assert KEY not in shown
+    assert "***" in shown
+
+
+@pytest.mark.parametrize("name", ["api", "reasoning_effort"])
+def test_a_key_in_the_place_of_a_word_is_not_repeated(name: str) -> None:
+    with pytest.raises(InvalidParameterError, match="must be one of") as caught:
+        set_provider_config("openai", {name: "sk-proj-0123456789"})
+    assert "0123456789" not in str(caught.value)
+
+
+def test_a_provider_that_keeps_its_key_as_text_is_not_pickled_with_it() -> None:
+    register_provider("plain", PlainKey)
+    try:
+        set_provider_config("plain", {"api_key": KEY})
+        provider = create_provider("plain")
+    finally:
+        unregister_kind("plain")
+    with pytest.raises(ConfigurationError, match="hold a key"):
+        pickle.dumps(provider)
+
+
+class PlainKey(EchoProvider):
+    """A provider of somebody else, which can be pickled."""
+
+    def __init__(self, *, api_key: str = "", **common: Any) -> None:
+        super().__init__(**common)
+
+
+def test_settings_with_a_secret_can_be_copied() -> None:
+    secret = Secret(KEY)
+    assert copy.deepcopy({"api_key": secret}) == {"api_key": secret}
+    assert copy.copy(secret) == secret
 
 
 def test_secrets_are_in_no_text_and_no_pickle(settings_file: Path) -> None:

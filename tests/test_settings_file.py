@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import platformdirs
 import pytest
@@ -13,13 +14,16 @@ import pytest
 from llm_manager import (
     Backoff,
     ConfigurationError,
+    EchoProvider,
     InvalidParameterError,
     LLMError,
     OpenAICompatibleProvider,
     ProviderNotFoundError,
     create_provider,
     kinds,
+    register_provider,
     reset_settings,
+    unregister_kind,
 )
 from llm_manager.registry import codec_of, is_installed
 from llm_manager.settings.file import read_settings_file, settings_path
@@ -61,7 +65,8 @@ def test_a_variable_names_another_one_and_if_it_is_empty_none(tmp_path: Path) ->
 )
 def test_a_user_without_a_home_has_no_file() -> None:
     program = """
-import os, platformdirs.unix
+import os, platformdirs.unix, tempfile
+closed = tempfile.mkdtemp()
 from llm_manager import create_provider, get_settings
 create_provider("echo")
 from llm_manager import reset_settings
@@ -69,6 +74,10 @@ reset_settings()
 del os.environ["LLM_MANAGER_CONFIG"]
 os.environ.pop("HOME", None), os.environ.pop("XDG_CONFIG_HOME", None)
 os.setuid(54321)
+assert create_provider("echo").kind == "echo"
+assert get_settings().path is None
+reset_settings()
+os.environ["HOME"] = closed
 assert create_provider("echo").kind == "echo"
 assert get_settings().path is None
 """
@@ -79,6 +88,50 @@ def test_a_missing_file_says_nothing(settings_file: Path) -> None:
     assert get_settings().path == settings_file
     assert get_settings().provider_ids == ()
     assert create_provider("echo").kind == "echo"
+
+
+def test_a_file_that_somebody_names_and_that_is_missing_is_a_problem(
+    settings_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [problem] = get_settings().check()
+    assert (problem.severity, problem.place) == ("error", str(settings_file))
+    assert problem.message == "there is no such settings file"
+    assert "LLM_MANAGER_CONFIG" in (problem.hint or "")
+    with pytest.raises(ProviderNotFoundError, match=f"there is no settings file {settings_file}"):
+        create_provider("work-openai")
+    settings_file.touch()
+    get_settings().reload()
+    assert get_settings().check() == []
+    # Nobody has to have one in the usual place.
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(settings_file.parent / "nowhere"))
+    monkeypatch.setenv("HOME", str(settings_file.parent / "nowhere"))
+    monkeypatch.delenv("LLM_MANAGER_CONFIG")
+    reset_settings()
+    assert get_settings().check() == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="other systems have other folders")
+def test_a_home_that_is_no_folder_has_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    monkeypatch.delenv("LLM_MANAGER_CONFIG")
+    monkeypatch.setenv("HOME", "/dev/null")
+    reset_settings()
+    assert create_provider("echo").kind == "echo"
+    assert get_settings().check() == []
+
+
+def test_a_path_means_the_folder_of_the_moment_in_which_it_was_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config.toml").write_text("[providers.echo]")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LLM_MANAGER_CONFIG", "config.toml")
+    reset_settings()
+    settings = get_settings()
+    monkeypatch.chdir("/")
+    assert not settings.reload()
+    assert settings.provider_ids == ("echo",)
+    assert settings.path == tmp_path / "config.toml"
 
 
 def test_without_a_file_there_are_no_settings() -> None:
@@ -172,6 +225,8 @@ def test_a_kind_of_ones_own_is_a_row(settings_file: Path) -> None:
         ("STOP", "5", "default_parameters.stop", ("5",)),
         ("STOP", '["5", "6"]', "default_parameters.stop", ("5", "6")),
         ("FORCE", "true", "default_parameters.force", True),
+        pytest.param("MODEL", "9" * 5_000, "default_model", "9" * 5_000, id="enormous"),
+        pytest.param("MODEL", "[" * 100_000, "default_model", "[" * 100_000, id="deep"),
         ("DEFAULT_PARAMETERS__TIMEOUTS__TOTAL_S", "5", "default_parameters.timeouts.total_s", 5),
         ("TIMEOUT", "5", "default_parameters.timeouts.total_s", 5),
         ("DEFAULT_PARAMETERS", "{ seed = 5 }", "default_parameters.seed", 5),
@@ -214,6 +269,63 @@ def test_several_variables_make_one_table() -> None:
     assert settings.for_provider("compatible").kind == "groq"
 
 
+@pytest.mark.parametrize(
+    ("written", "key"),
+    [
+        ("sk-work-12345678", "sk-work-12345678"),
+        ('"sk-work-12345678"', "sk-work-12345678"),
+        ("'sk-work-12345678'", "sk-work-12345678"),
+        ("12345678", "12345678"),
+        ('["sk-work"]', '["sk-work"]'),
+        (" 2024-05-01\n", "2024-05-01"),
+    ],
+)
+def test_a_key_in_a_variable_may_stand_in_quotes_and_look_like_anything(
+    written: str, key: str
+) -> None:
+    settings = Settings(environment={"LLM_MANAGER_PROVIDERS__OPENAI__API_KEY": written})
+    assert settings.for_provider("openai").arguments()["api_key"].reveal() == key
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("MODEL", "DEFAULT_MODEL"),
+        ("TEMPERATURE", "DEFAULT_PARAMETERS__TEMPERATURE"),
+        ("TIMEOUT", "DEFAULT_PARAMETERS__TIMEOUTS__TOTAL_S"),
+    ],
+)
+def test_two_variables_that_say_the_same_setting_are_a_mistake(one: str, other: str) -> None:
+    prefix = "LLM_MANAGER_PROVIDERS__ECHO__"
+    [problem] = Settings(environment={f"{prefix}{one}": "1", f"{prefix}{other}": "2"}).check()
+    assert "it stands there twice" in problem.message
+    assert {problem.place, problem.message.split(" as ")[1].split()[0]} == {
+        f"{prefix}{one}", f"{prefix}{other}",
+    }  # fmt: skip
+
+
+def test_a_provider_with_a_model_of_its_own_may_have_a_default_model_too(tmp_path: Path) -> None:
+    class Own(EchoProvider):
+        def __init__(self, *, model: str = "", **common: Any) -> None:
+            super().__init__(**common)
+
+    register_provider("own", Own)
+    try:
+        text = "[providers.mine]\nkind = 'own'\nmodel = 'a'\ndefault_model = 'b'"
+        assert check(tmp_path / "config.toml", text) == []
+    finally:
+        unregister_kind("own")
+
+
+@pytest.mark.parametrize("provider", ["WÖRK", "", "_X", "X" * 65])
+def test_a_variable_whose_name_holds_no_id_is_a_warning_and_no_provider(provider: str) -> None:
+    name = f"LLM_MANAGER_PROVIDERS__{provider}__KIND"
+    settings = Settings(environment={name: "echo"})
+    assert settings.provider_ids == ()
+    [problem] = settings.check()
+    assert (problem.severity, problem.place) == ("warning", name)
+
+
 def test_a_kind_that_only_variables_name_is_found_under_its_own_id() -> None:
     prefix = "LLM_MANAGER_PROVIDERS__"
     settings = Settings(
@@ -253,6 +365,10 @@ OPENAI = "[providers.work-openai]\nkind = 'openai'\n"
         (f"{OPENAI}default_parameters = 5", "default_parameters", "must be a table", None),
         (f"{OPENAI}timeouts = 5", "timeouts", "must be a table, got int", None),
         (f"{OPENAI}default_model = 5", "default_model", "must be text, got 5", None),
+        (f"{OPENAI}default_model = 2024-05-01", "default_model", "must be text, got", None),
+        (f"{OPENAI}id = 'other'", "id", "unknown setting", "did you mean"),
+        (f"{OPENAI}base_url_variables = ['X']", "base_url_v", "unknown setting", "base_url"),
+        pytest.param(f"{OPENAI}{'x' * 5000} = 1", "xxx", "unknown setting", "known are", id="long"),
         (f"{OPENAI}api_key = 5", "api_key", "must be text or a function, got int", None),
         (f"{OPENAI}api_key = ''", "api_key", "is empty", "API key"),
         (f"{OPENAI}api_key = 'env:NOBODY'", "api_key", "is not set", "set NOBODY"),
@@ -291,6 +407,8 @@ def test_a_mistake_in_the_file_is_a_problem_with_its_place(
         ("a = 1\na = 2\n", ConfigurationError, "line 2"),
         ("a =", ConfigurationError, "is no valid TOML"),
         ("\x00", ConfigurationError, "is no valid TOML"),
+        pytest.param("a = " + "[" * 100_000, ConfigurationError, "too deeply", id="deep"),
+        pytest.param("a = " + "9" * 5_000, ConfigurationError, "5000 digits", id="enormous"),
         ("[provider.openai]", InvalidParameterError, "did you mean 'providers'"),
         ("providers = 5", InvalidParameterError, "providers: must be a table, got int"),
         ("[providers]\nopenai = 'x'", InvalidParameterError, "providers.openai: must be a table"),
@@ -326,6 +444,7 @@ def test_a_file_that_cannot_be_understood_is_an_error_at_once(
         (lambda path: path.mkdir(), "it is no plain file"),
         (lambda path: path.write_bytes(b"\xff\xfe = 1"), "it is not UTF-8"),
         (lambda path: path.write_text("#" * (1024 * 1024 + 1)), "larger than 1 MiB"),
+        (lambda path: path.symlink_to(path), "symbolic links"),
     ],
 )
 def test_what_cannot_be_read_is_an_error_with_its_path(make, says: str, tmp_path: Path) -> None:
@@ -335,6 +454,11 @@ def test_what_cannot_be_read_is_an_error_with_its_path(make, says: str, tmp_path
         read_settings_file(path)
     assert str(path) in str(caught.value)
     assert "LLM_MANAGER_CONFIG" in str(caught.value)
+
+
+def test_a_path_that_cannot_be_one_is_an_error() -> None:
+    with pytest.raises(ConfigurationError, match="embedded null"):
+        Settings.load("con\0fig.toml")
 
 
 def test_a_mark_at_the_beginning_of_the_file_does_no_harm(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import pickle
+import signal
 import stat
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -122,6 +123,54 @@ def test_a_keyring_is_asked_when_the_key_is_needed(memory: MemoryKeyring) -> Non
 @pytest.mark.parametrize("given", [KEY, Secret(KEY), lambda: KEY])
 def test_a_key_itself_a_secret_and_a_function_are_keys_too(given: object) -> None:
     assert key_of(given) == KEY
+
+
+@pytest.mark.parametrize("reference", ["ENV:MY_KEY", " env:MY_KEY", "Env: MY_KEY "])
+def test_a_reference_is_one_however_it_was_typed(
+    reference: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_KEY", KEY)
+    assert key_of(reference) == KEY
+    assert resolve_secret(reference, PLACE) is not reference
+
+
+def test_a_mark_at_the_beginning_of_a_key_file_is_no_part_of_the_key(key_file: Path) -> None:
+    key_file.write_bytes(b"\xef\xbb\xbf" + KEY.encode())
+    assert key_of(f"file:{key_file}") == KEY
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes cannot be forked here")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_forked_process_can_read_a_key_that_a_thread_was_reading() -> None:
+    parent, asked, answered = os.getpid(), threading.Event(), threading.Event()
+
+    class Slow(MemoryKeyring):
+        def get_password(self, service: str, username: str) -> str | None:
+            asked.set()
+            if os.getpid() == parent:
+                answered.wait(10)
+            return KEY
+
+    keyring.set_keyring(Slow())
+    # Equal ones are not the same one.
+    keys = [StoredKey("keyring:openai/work", PLACE) for _ in range(2)]
+    threads = []
+    for key in keys:
+        asked.clear()
+        threads.append(threading.Thread(target=key.read_now))
+        threads[-1].start()
+        assert asked.wait(10)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)
+        try:
+            os._exit(0 if {key.read_now() for key in keys} == {KEY} else 1)
+        finally:
+            os._exit(2)
+    answered.set()
+    for thread in threads:
+        thread.join()
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_none_is_no_key() -> None:

@@ -137,6 +137,7 @@ def test_a_budget_of_a_day_begins_anew_at_midnight() -> None:
         ({"max_tokens": -1}, "max_tokens must be at least 0"),
         ({"max_tokens": 1.5}, "max_tokens must be a whole number"),
         ({"max_tokens": 1, "period_s": 0}, "period_s must be above 0"),
+        ({"max_tokens": 1, "period_s": float("inf")}, "period_s must be above 0 and at most"),
         ({"max_tokens": 1, "period_s": "week"}, "'day' or None"),
         ({"max_tokens": 1, "source": 1000}, "source must be a provider"),
     ],
@@ -154,6 +155,11 @@ async def test_tokens_below_zero_are_refused() -> None:
     with pytest.raises(InvalidParameterError, match="at least 0"):
         await budget.can_process(-1)
     assert budget.used_tokens == 0
+
+
+def test_what_is_no_provider_cannot_be_attached() -> None:
+    with pytest.raises(InvalidParameterError, match="emitter must be"):
+        TokenManager(max_tokens=10).attach(5)  # type: ignore[arg-type]
 
 
 # ---- by itself -------------------------------------------------------------------------------

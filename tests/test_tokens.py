@@ -15,13 +15,14 @@ from pathlib import Path
 import pytest
 
 from llm_manager import EchoProvider, LLMMessage, TokenCount, ToolCall, ToolDefinition
-from llm_manager.messages import FilePart, LLMRequest, LLMRequestOptions
+from llm_manager.messages import FilePart, LLMRequest, LLMRequestOptions, TextPart
 from llm_manager.testing.network import no_real_network
 from llm_manager.tokens import (
     OPENAI_VOCABULARIES,
     Vocabulary,
     count_prompt,
     estimate_prompt,
+    estimate_prompt_tokens,
     estimate_text_tokens,
 )
 from llm_manager.tokens.text import estimate_text
@@ -98,6 +99,36 @@ def test_what_nobody_can_estimate_leaves_the_bound_open() -> None:
     for request in (with_tools, with_document):
         assert estimate_prompt(request).error_fraction is None
         assert estimate_prompt(request).tokens > 15
+
+
+@pytest.mark.parametrize("options", [{}, {"tools": (ToolDefinition(name="f"),)}])
+@pytest.mark.parametrize(
+    "messages",
+    [
+        (),
+        (LLMMessage.system("Be brief, and größer."), LLMMessage.user("Why?")),
+        (LLMMessage.user("What?", FilePart(data=b"%PDF" * 99, media_type="application/pdf")),),
+        (LLMMessage(role="user", content=(TextPart(text="one"), TextPart(text="two"))),),
+        (
+            LLMMessage.user("What is the weather?"),
+            LLMMessage.assistant(tool_calls=[ToolCall(id="1", name="f", arguments_json="{}")]),
+            LLMMessage.tool("1", "sunny"),
+        ),
+    ],
+)
+def test_the_number_alone_is_the_number_of_the_estimate_with_its_bound(messages, options) -> None:
+    for more in ({}, {"prefix": "def f(", "suffix": "return"}, {"texts": ("one", "two words")}):
+        request = LLMRequest(
+            id="r", model="m", messages=messages, options=LLMRequestOptions(**options), **more
+        )
+        assert estimate_prompt_tokens(request) == estimate_prompt(request).tokens
+
+
+def test_a_tool_that_is_no_json_is_left_to_whoever_has_to_send_it() -> None:
+    for value in (object(), "\ud800"):
+        tool = ToolDefinition(name="f", parameters={"default": value})
+        request = LLMRequest(id="r", model="m", options=LLMRequestOptions(tools=(tool,)))
+        assert estimate_prompt_tokens(request) == estimate_prompt(request).tokens == 0
 
 
 # ---- tiktoken --------------------------------------------------------------------------------

@@ -140,6 +140,8 @@ def test_what_has_to_stay_and_does_not_fit_is_an_error_with_figures(strategy: st
         ({"max_tokens": 5, "strategy": None}, "strategy must be one of"),
         ({"max_tokens": 5, "provider": "openai"}, "provider must be a provider"),
         ({"max_tokens": 5, "strategy": lambda blocks: ["x"]}, "none of the blocks"),
+        ({"max_tokens": 5, "strategy": lambda blocks: None}, "instead of blocks"),
+        ({"max_tokens": 5, "count": 5}, "count must be a function"),
     ],
 )
 def test_bad_arguments_are_refused(arguments: dict, problem: str) -> None:

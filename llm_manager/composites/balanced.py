@@ -14,11 +14,13 @@ from ..messages import Delta, KeepAliveDelta, LLMRequest
 from ..provider import BaseLLMProvider
 from ..registry import create_provider
 from ..settings.references import is_reference
-from .base import Ask, CompositeProvider
+from .base import CompositeProvider
 from .failures import no_answer
 from .fallback import FALLBACK_ON, Causes
-from .members import Member, is_worth_asking
-from .passing import answer_of, stream_of
+from .members import is_worth_asking
+from .models import Ask
+from .passing import answer_of, is_over, stream_of
+from .seats import Member
 from .strategies import Strategy, by_conversation, chooser
 
 # A failed request goes to one other member, so that an outage of all does not multiply.
@@ -66,6 +68,7 @@ class BalancedProvider(CompositeProvider):
         **settings: Any,
     ) -> None:
         self._keys = tuple(api_keys)
+        self._makes_members = of is not None
         if (members is None) == (of is None):
             raise InvalidParameterError(
                 "give either members, or of with base_urls or api_keys",
@@ -99,13 +102,15 @@ class BalancedProvider(CompositeProvider):
                         yield delta
             except LLMError as error:
                 error.in_context(provider_id=ask.member.id)
-                if begun or not self._causes.lead_on(error):
+                if begun or is_over(request, began_s) or not self._causes.lead_on(error):
                     raise
                 failures.append((ask.member.id, error))
             else:
                 return
             finally:
                 self._load[ask.member] -= 1
+                if not self._load[ask.member]:
+                    del self._load[ask.member]  # or it would keep members that have been replaced
         raise no_answer(failures, self.id)
 
     def _chosen(self, asks: list[Ask], request: LLMRequest) -> Ask:

@@ -9,7 +9,12 @@ from ..errors import LLMError, RateLimitError, UnsupportedFeatureError
 from ..status import is_evidence
 
 
-def no_answer(failures: Sequence[tuple[str, LLMError]], composite_id: str) -> LLMError:
+def no_answer(
+    failures: Sequence[tuple[str, LLMError]],
+    composite_id: str,
+    *,
+    what: str = "no member has answered",
+) -> LLMError:
     """The one error that tells why each of several members has not answered.
 
     It is of the class of the most telling one: of the last that came from a service, rather than
@@ -20,13 +25,14 @@ def no_answer(failures: Sequence[tuple[str, LLMError]], composite_id: str) -> LL
         failures: id of the member and its error, in the order in which they were asked; at least
             one.
         composite_id: on whose behalf.
+        what: what its text begins with.
     """
     if len(failures) == 1:
         return failures[0][1]
     errors = [error for _, error in failures]
     told = copy(max(enumerate(errors), key=lambda each: (_weight(each[1]), each[0]))[1])
     lines = "; ".join(f"{id}: {error.message or error.code}" for id, error in failures)
-    told.message = f"no member has answered: {lines}"
+    told.message = f"{what}: {lines}"
     told.args = (told.message,)
     told.provider_id = composite_id
     told.request_id = None

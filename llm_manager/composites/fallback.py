@@ -30,10 +30,12 @@ from ..errors import (
     UnsupportedFeatureError,
 )
 from ..messages import Delta, KeepAliveDelta, LLMRequest
-from .base import Ask, CompositeProvider
+from .base import CompositeProvider
 from .failures import no_answer
-from .members import Member, is_worth_asking
-from .passing import answer_of, stream_of
+from .members import is_worth_asking
+from .models import Ask
+from .passing import answer_of, is_over, stream_of
+from .seats import Member
 
 Cause: TypeAlias = type[LLMError] | str
 """An error class, its name, or an error code."""
@@ -56,6 +58,10 @@ FALLBACK_ON: tuple[type[LLMError], ...] = (
 )
 """The errors that lead to the next member if nothing else is said: those that say something about
 the member, and nothing about the question."""
+
+
+# The member was stopped by somebody, or has a defect.
+_OF_MEMBER = frozenset({"draining", "unexpected"})
 
 
 class FallbackProvider(CompositeProvider):
@@ -107,7 +113,7 @@ class FallbackProvider(CompositeProvider):
                         yield delta
             except LLMError as error:
                 error.in_context(provider_id=ask.member.id)
-                if begun or not self._on.lead_on(error):
+                if begun or is_over(request, began_s) or not self._on.lead_on(error):
                     raise
                 failures.append((ask.member.id, error))
                 if isinstance(error, ContextWindowExceededError):
@@ -148,9 +154,9 @@ class Causes:
 
     def lead_on(self, error: LLMError) -> bool:
         """Whether somebody else shall be asked after ``error``."""
-        if error.code == "total_timeout":
-            return False
         if isinstance(error, (UnsupportedFeatureError, *self._classes)):
+            return True
+        if error.code in _OF_MEMBER:
             return True
         if self._server_errors and (error.http_status or 0) >= 500:
             return True

@@ -7,107 +7,22 @@ One that a manager holds is left alone, for it has an owner, and announces there
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import weakref
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
-from typing import TypeAlias
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any
 
 from ..concurrency import gather_with_concurrency
 from ..emitter import Subscription
-from ..errors import ConfigurationError, InvalidParameterError
-from ..events import (
-    Event,
-    ModelsChanged,
-    RequestFinished,
-    RequestQueued,
-    RequestStarted,
-    RetryScheduled,
-    StatusChanged,
-    StreamStalled,
-)
-from ..manager import LLMProviderManager
+from ..errors import LLMError
+from ..events import ModelsChanged, StatusChanged
+from ..policy import Stage
 from ..provider import BaseLLMProvider
-from ..registry import create_provider
+from ..status import ProviderStatus
+from .announcing import OF_REQUESTS, Announcer, is_free
 from .standing import DOWN
-
-Member: TypeAlias = BaseLLMProvider | type[BaseLLMProvider] | str
-"""A provider, a class of one, or the name under which `create_provider` makes it."""
-
-_being_made: ContextVar[tuple[str, ...]] = ContextVar("composites being made", default=())
-
-
-class Seat:
-    """The place of one member: a provider, or the name of one that is made by that name."""
-
-    def __init__(self, member: Member) -> None:
-        self.name = member if isinstance(member, str) else None
-        self._made = member if isinstance(member, BaseLLMProvider) else create_provider(member)
-
-    @property
-    def id(self) -> str:
-        return self._made.id
-
-    def taken_by(self, manager: LLMProviderManager | None) -> BaseLLMProvider:
-        """Who is on it: for a name, the provider that ``manager`` has under it, if it has one."""
-        if manager is None or self.name is None:
-            return self._made
-        return manager.providers.get(self.name, self._made)
-
-
-def seats_of(composite_id: str, members: Collection[Member]) -> tuple[Seat, ...]:
-    """The seats of a composite's ``members``.
-
-    Raises:
-        InvalidParameterError: there are none, two have the same id, or one is no provider.
-        ConfigurationError: a composite would be a member of itself.
-        LLMError: one of them cannot be made.
-    """
-    if isinstance(members, str | Mapping) or not isinstance(members, Collection):
-        raise InvalidParameterError(
-            f"members must be a list of providers, got {members!r:.60}",
-            hint="members have ids of their own, so of a dictionary give the values()"
-            if isinstance(members, Mapping)
-            else None,
-        )
-    with _making(composite_id):
-        seats = tuple(Seat(_checked(member)) for member in members)
-    if not seats:
-        raise InvalidParameterError(
-            f"{composite_id} has no members", hint="give members=[...], providers or their names"
-        )
-    ids = [seat.id for seat in seats]
-    if twice := sorted({id for id in ids if ids.count(id) > 1}):
-        raise InvalidParameterError(
-            f"{composite_id}: two members have the id {twice[0]!r}", hint="give one another id="
-        )
-    return seats
-
-
-@contextmanager
-def _making(composite_id: str) -> Iterator[None]:
-    above = _being_made.get()
-    token = _being_made.set((*above, composite_id))
-    try:
-        yield
-    finally:
-        _being_made.reset(token)
-
-
-def _checked(member: object) -> Member:
-    if isinstance(member, str):
-        above = _being_made.get()
-        if member in above:
-            raise ConfigurationError(
-                f"the members of {above[0]!r} lead back to {member!r}: {' > '.join(above)}",
-                hint="a provider cannot consist of itself",
-            )
-        return member
-    if isinstance(member, BaseLLMProvider) or (
-        isinstance(member, type) and issubclass(member, BaseLLMProvider)
-    ):
-        return member
-    raise InvalidParameterError(f"a member must be a provider or its name, got {member!r:.60}")
 
 
 class Members:
@@ -128,46 +43,70 @@ class Members:
         on_models: Callable[[], None],
     ) -> None:
         self._composite = weakref.ref(composite)
-        self._is_running = running
+        self._announcer = partial(Announcer, weakref.ref(composite), running)
         self._on_status = on_status
         self._on_models = on_models
-        self._uses: dict[BaseLLMProvider, int] = {}
-        self._subscriptions: dict[BaseLLMProvider, list[Subscription]] = {}
-        self._parts: set[str] = set()
+        self._held: dict[object, tuple[BaseLLMProvider, ...]] = {}
+        self._handed: dict[BaseLLMProvider, list[Stage]] = {}
+        self._listening: dict[BaseLLMProvider, tuple[Announcer, list[Subscription]]] = {}
 
-    async def start(self, members: Sequence[BaseLLMProvider]) -> None:
-        """Listen to ``members``, and begin to connect those that no manager holds."""
-        for member in members:
-            self._uses[member] = self._uses.get(member, 0) + 1
-            if self._uses[member] == 1:
-                self._subscriptions[member] = list(self._listen_to(member))
-        for member in members:
-            if is_free(member) and not member.status.status.live:
-                await member.connect(wait="none")
+    @property
+    def composite(self) -> BaseLLMProvider | None:
+        """Whose members these are, rather than a copy of it with other settings."""
+        return self._composite()
 
-    async def stop(self, members: Sequence[BaseLLMProvider]) -> None:
-        """Undo one `start`; what was started twice with other settings goes on."""
-        over = []
+    async def start(self, hold: object, members: Sequence[BaseLLMProvider]) -> None:
+        """Listen to ``members`` until ``hold`` is stopped, and begin to connect free ones."""
+        with _users_lock:
+            self._held[hold] = tuple(members)
+            for member in members:
+                _users.setdefault(member, weakref.WeakSet()).add(self)
         for member in members:
-            left = self._uses.get(member, 0) - 1
-            if left > 0:
-                self._uses[member] = left
-            elif self._uses.pop(member, None) is not None:
-                for subscription in self._subscriptions.pop(member, ()):
-                    subscription.close()
-                over.append(member)
-        await gather_with_concurrency(None, [m.disconnect(0) for m in over if is_free(m)])
+            if member not in self._listening:
+                self._listening[member] = self._listen_to(member)
+        await self.wake(members)
 
-    def _listen_to(self, member: BaseLLMProvider) -> Iterator[Subscription]:
+    async def wake(self, members: Iterable[BaseLLMProvider]) -> None:
+        """Begin to connect those that no manager holds, unless somebody has done so."""
+        for member in members:
+            word = member.status.status
+            if is_free(member) and not word.live and word is not ProviderStatus.CLOSED:
+                with contextlib.suppress(LLMError):  # it is being closed; others may be there
+                    await member.connect(wait="none")
+
+    async def stop(self, hold: object) -> None:
+        """Undo one `start`, if that is not done yet; what others hold goes on."""
+        with _users_lock:
+            members = self._held.pop(hold, ())
+            over = [m for m in members if not any(m in held for held in self._held.values())]
+            for member in over:
+                _users[member].discard(self)
+        for member in over:
+            _, subscriptions = self._listening.pop(member)
+            for subscription in subscriptions:
+                subscription.close()
+        await gather_with_concurrency(None, [m.disconnect(0) for m in self._own(over)])
+
+    async def close(self, members: Iterable[BaseLLMProvider]) -> None:
+        """Close those that no manager holds, and no other composite that runs."""
+        await gather_with_concurrency(None, [member.close(0) for member in self._own(members)])
+
+    def _own(self, members: Iterable[BaseLLMProvider]) -> list[BaseLLMProvider]:
+        with _users_lock:
+            return [m for m in members if is_free(m) and not _users.get(m)]
+
+    def _listen_to(self, member: BaseLLMProvider) -> tuple[Announcer, list[Subscription]]:
         # Weakly: a member that lives longer must not keep a composite that nobody refers to.
-        for kind in (RequestStarted, RetryScheduled, RequestQueued, StreamStalled, RequestFinished):
-            yield member.subscribe(self._announce, kind.name, delivery="inline", weak=True)
-        yield member.subscribe(
-            self._models_changed, ModelsChanged.name, delivery="inline", weak=True
-        )
-        yield member.subscribe(
-            self._status_changed, StatusChanged.name, delivery="inline", weak=True
-        )
+        announcer = self._announcer(member)
+        listeners: dict[str, Callable[[Any], None]] = {
+            StatusChanged.name: self._status_changed,
+            ModelsChanged.name: self._models_changed,
+            **{kind.name: announcer.hear for kind in OF_REQUESTS},
+        }
+        return announcer, [
+            member.subscribe(listener, name, delivery="inline", weak=True)
+            for name, listener in listeners.items()
+        ]
 
     def _status_changed(self, event: StatusChanged) -> None:
         self._on_status()
@@ -175,36 +114,41 @@ class Members:
     def _models_changed(self, event: ModelsChanged) -> None:
         self._on_models()
 
-    def _announce(
-        self,
-        event: RequestStarted | RetryScheduled | RequestQueued | StreamStalled | RequestFinished,
-    ) -> None:
-        """Announce what concerns our requests, unless the member's manager does."""
-        if isinstance(event, RequestStarted):
-            parent_id = event.parent_id
-            if parent_id is None or not (parent_id in self._parts or self._is_running(parent_id)):
-                return
-            self._parts.add(event.request_id)
-        elif event.request_id not in self._parts:
-            return
-        elif isinstance(event, RequestFinished):
-            self._parts.discard(event.request_id)
-        self._announce_of(event)
-
-    def _announce_of(self, event: Event) -> None:
-        composite = self._composite()
-        member = next((m for m in self._uses if m.id == event.provider_id), None)
-        # Nobody of that id: it is a member of a member, which that one has announced.
-        if composite is not None and (member is None or is_free(member)):
-            composite.publish(event)
-
-
-def is_free(member: BaseLLMProvider) -> bool:
-    """Whether no manager holds it, so that it belongs to the composite."""
-    return member._relay is None
+    def hand_on(self, stages: Iterable[Stage], members: Sequence[BaseLLMProvider]) -> None:
+        """Put policies that are ``around_parts`` around free ``members``, and take away those that
+        it had put there before, or around others."""
+        wanted = [stage for stage in stages if getattr(stage, "around_parts", False)]
+        for member in dict.fromkeys([*self._handed, *members]):
+            here = wanted if member in members and is_free(member) else []
+            with member.atomic():
+                for stage in self._handed.pop(member, ()):
+                    if not _is_of_manager(member, stage):
+                        member.remove_policy(stage)
+                ours = [stage for stage in here if not _has(member._added, stage)]
+                for stage in reversed(ours):
+                    member.add_policy(stage)
+            if ours:
+                self._handed[member] = ours
 
 
 def is_worth_asking(member: BaseLLMProvider) -> bool:
     """Whether it may answer right now: it is not lost, failed or stopping, nor left alone."""
     state = member.status
     return state.status not in DOWN and state.cooldown_until is None and state.circuit != "open"
+
+
+def _has(stages: Iterable[Stage], stage: Stage) -> bool:
+    return any(each is stage for each in stages)
+
+
+def _is_of_manager(member: BaseLLMProvider, stage: Stage) -> bool:
+    """Whether the manager that holds ``member`` wants ``stage`` around it."""
+    manager = getattr(member._relay, "__self__", None)
+    return manager is not None and _has(manager._added, stage)
+
+
+_users: weakref.WeakKeyDictionary[BaseLLMProvider, weakref.WeakSet[Members]] = (
+    weakref.WeakKeyDictionary()
+)
+"""Which composites hold a member at present, on whichever loops they run."""
+_users_lock = threading.Lock()

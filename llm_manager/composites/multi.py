@@ -25,11 +25,12 @@ from ..messages import (
 )
 from ..provider import BaseLLMProvider
 from ..stream import LLMStream
-from .base import Ask, CompositeProvider
+from .base import CompositeProvider
 from .combining import Answer, Combine, Combined, all_of, deltas_of, voted
 from .failures import no_answer
-from .members import Member
+from .models import Ask
 from .passing import answer_of, stream_of
+from .seats import Member
 
 _NAMES = ("all", "first", "race", "vote")
 # Of several whole texts, these cannot be made into one.
@@ -132,8 +133,9 @@ class MultiProvider(CompositeProvider):
             if winner is None:
                 raise no_answer(failures, self.id)
             spent = _sum([loser.usage for loser in losers])
-            async for delta in winner.answer():
-                yield _with(spent, delta) if type(delta) is UsageDelta else delta
+            async with aclosing(winner.answer()) as deltas:
+                async for delta in deltas:
+                    yield _with(spent, delta) if type(delta) is UsageDelta else delta
         finally:
             for contender in field:
                 await contender.leave()
@@ -143,26 +145,31 @@ class MultiProvider(CompositeProvider):
     async def _combined(
         self, request: LLMRequest, collected: list[Answer] | None
     ) -> AsyncGenerator[Delta, None]:
-        answers = await self._answers(request)
+        asks = self._asks(request)
+        needed = 1 if self._addressed(request.model) else self._min_answers
+        if len(asks) < needed:
+            raise InvalidParameterError(
+                f"only {len(asks)} members have the model {request.model!r}, and {needed} have to "
+                "answer",
+                provider_id=self.id,
+                hint="give models={member: model}, or another min_answers",
+            )
+        answers = await self._answers(asks, request)
         responses = [answer for answer in answers if isinstance(answer, LLMResponse)]
         failures = [(a.provider_id or "", a) for a in answers if isinstance(a, LLMError)]
-        if len(responses) < self._min_answers:
-            raise no_answer(failures, self.id)
+        if len(responses) < needed:
+            what = f"{len(responses)} of {needed} members that are needed have answered"
+            raise no_answer(failures, self.id, what=what)
         if collected is not None:
             collected += answers
-        combined: Combined
-        if callable(self._combine):
-            outcome = self._combine(answers)
-            combined = await outcome if inspect.isawaitable(outcome) else outcome
-        else:
-            combined = voted(answers) if self._combine == "vote" else all_of(answers)
+        combined = all_of(answers) if collected is not None else await self._made_of(answers)
         for delta in deltas_of(combined):
             yield delta
         usage = _sum([response.usage for response in responses])
         if usage is not None:
             yield UsageDelta(usage)
 
-    async def _answers(self, request: LLMRequest) -> list[Answer]:
+    async def _answers(self, asks: list[Ask], request: LLMRequest) -> list[Answer]:
         began_s = monotonic()
 
         async def answer(ask: Ask) -> Answer:
@@ -171,8 +178,19 @@ class MultiProvider(CompositeProvider):
             except LLMError as error:
                 return error.in_context(provider_id=ask.member.id)
 
-        work = [partial(answer, ask) for ask in self._asks(request)]
-        return await gather_with_concurrency(self._limit, work)
+        return await gather_with_concurrency(self._limit, [partial(answer, ask) for ask in asks])
+
+    async def _made_of(self, answers: list[Answer]) -> Combined:
+        if not callable(self._combine):
+            return voted(answers) if self._combine == "vote" else all_of(answers)
+        outcome = self._combine(answers)
+        combined = await outcome if inspect.isawaitable(outcome) else outcome
+        if not isinstance(combined, str | LLMResponse):
+            raise InvalidParameterError(
+                f"combine must return a text or a response, and returned {combined!r:.60}",
+                provider_id=self.id,
+            )
+        return combined
 
     def _needed(self) -> tuple[Sequence[BaseLLMProvider], int]:
         return self._members, self._min_answers

@@ -84,6 +84,13 @@ async def answer_of(member: BaseLLMProvider, stream: LLMStream) -> AsyncGenerato
             yield _signed(delta, who) if type(delta) is MetaDelta else delta
 
 
+def is_over(request: LLMRequest, began_s: float) -> bool:
+    """Whether the whole time for a request has passed; a member may have less of its own."""
+    timeouts = request.options.timeouts
+    total_s = None if timeouts is None else timeouts.total_s
+    return total_s is not None and monotonic() - began_s >= total_s
+
+
 def _signed(delta: MetaDelta, who: MetaDelta) -> MetaDelta:
     """``delta`` with the provider that answers; of nested composites it is the innermost."""
     return MetaDelta(

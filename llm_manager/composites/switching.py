@@ -13,9 +13,10 @@ from ..errors import ProviderNotFoundError
 from ..messages import Delta, LLMRequest, Messages
 from ..portability.report import PortabilityReport, portability_report
 from ..provider import BaseLLMProvider
-from .base import Ask, CompositeProvider
-from .members import Member
+from .base import CompositeProvider
+from .models import Ask
 from .passing import answer_of, stream_of
+from .seats import Member
 
 
 class SwitchingProvider(CompositeProvider):

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal, Protocol, TypeAlias
 
 from .._threads import reset_after_fork
-from ..checks import check_number
+from ..checks import YEAR_S, check_number, check_type
 from ..clock import SYSTEM_CLOCK, Clock
 from ..emitter import EventEmitter, Subscription
 from ..errors import InvalidParameterError
@@ -55,8 +55,8 @@ class TokenManager:
             are estimated.
         model: which of its models; None: the active one.
         max_tokens: how many tokens may be used, prompts and answers together.
-        period_s: after so many seconds the budget begins anew, counted from now; ``day``: at
-            midnight, UTC; None: never.
+        period_s: after so many seconds, a year at most, the budget begins anew, counted from now;
+            ``day``: at midnight, UTC; None: never.
         clock: what time it is, for tests.
 
     Raises:
@@ -84,7 +84,7 @@ class TokenManager:
                     f"period_s must be a number of seconds, 'day' or None, got {period_s!r}"
                 )
         elif period_s is not None:
-            check_number("period_s", period_s, above=0)
+            check_number("period_s", period_s, above=0, high=YEAR_S)
         self.max_tokens = max_tokens
         self.period_s = period_s
         self._source = source
@@ -174,7 +174,11 @@ class TokenManager:
 
         Returns:
             The budget itself.
+
+        Raises:
+            InvalidParameterError: it is neither a provider nor a manager.
         """
+        check_type("emitter", emitter, EventEmitter)
         if emitter not in self._subscriptions:
             # No event may be lost while another thread is at it.
             self._subscriptions[emitter] = emitter.subscribe(

@@ -124,7 +124,7 @@ def _indexes_to_drop(
 ) -> set[int]:
     """The messages of as many blocks, in their order, as have to go; of all, if that is too few."""
     blocks = blocks_of(conversation)
-    going = _checked(list(order(blocks)), blocks)
+    going = _checked(order(blocks), blocks)
 
     def indexes(number: int) -> set[int]:
         return {index for block in going[:number] for index in block.indexes}
@@ -145,9 +145,13 @@ def _without(conversation: tuple[LLMMessage, ...], gone: set[int]) -> tuple[LLMM
     return tuple(m for index, m in enumerate(conversation) if index not in gone)
 
 
-def _checked(going: list[Block], blocks: Sequence[Block]) -> list[Block]:
+def _checked(given: object, blocks: Sequence[Block]) -> list[Block]:
+    if not isinstance(given, Iterable):
+        raise InvalidParameterError(f"the strategy gave {shown(given)} instead of blocks")
+    going = list(given)
+    known = {block.indexes for block in blocks}
     for block in going:
-        if block not in blocks:
+        if not isinstance(block, Block) or block.indexes not in known:
             raise InvalidParameterError(
                 f"the strategy gave {shown(block)}, which is none of the blocks that may go"
             )
@@ -164,6 +168,8 @@ class _Ruler:
         options: Options,
         count: Count | None,
     ) -> None:
+        if count is not None and not callable(count):
+            raise InvalidParameterError(f"count must be a function, got {shown(count)}")
         self._count = count
         self._options = options
         self._provider: BaseLLMProvider | None = None

@@ -85,6 +85,20 @@ def check_stage(stage: object) -> None:
         raise InvalidParameterError(f"{stage!r:.60} is no policy: give an object with wrap()")
 
 
+def as_stages(stages: object) -> tuple[Stage, ...]:
+    """``stages`` as they are kept.
+
+    Raises:
+        InvalidParameterError: they are no list of policies.
+    """
+    if isinstance(stages, str) or not isinstance(stages, Iterable):
+        raise InvalidParameterError(f"policies must be a list of policies, got {stages!r:.60}")
+    found = tuple(stages)
+    for stage in found:
+        check_stage(stage)
+    return found
+
+
 def chain(stages: Iterable[Stage], exchange: Exchange, host: Host) -> Exchange:
     """``exchange`` wrapped in all ``stages``, the first one outermost."""
     for stage in reversed(list(stages)):

@@ -24,9 +24,9 @@ from ..errors import (
 )
 from ..messages import Delta, LLMRequest, TextDelta, Usage
 from ..prices import PriceBook, as_picodollars
-from ..tokens import estimate_prompt_tokens
+from ..tokens import estimate_prompt_tokens, is_long
 from . import Exchange, Host
-from .budget_account import Accounts, Reservation
+from .budget_account import Accounts, Amount, Reservation, reserve
 from .budget_limits import BudgetLeft, BudgetUse, Limits, price_unknown
 from .budget_use import NOTHING, Meter, longest_answer_tokens
 from .patterns import model_filter
@@ -167,29 +167,33 @@ class BudgetPolicy:
         async def metered(request: LLMRequest) -> AsyncGenerator[Delta, None]:
             if self._limits.in_usd and not self._book.loaded:
                 await self._load_prices()
-            reservation = self._reserve(request, host)
-            meter = Meter()
-            whole = read = False
+            if is_long(request):
+                prompt_tokens = await asyncio.to_thread(estimate_prompt_tokens, request)
+            else:
+                prompt_tokens = estimate_prompt_tokens(request)
+            reservation = self._reserve(request, prompt_tokens, host)
+            meter = Meter(prompt_tokens)
             take, add = meter.texts.append, meter.add
-            deltas = exchange(request)
             try:
-                async for delta in deltas:
-                    if type(delta) is TextDelta:
-                        take(delta.text)
-                    else:
-                        add(delta)
-                    yield delta
-                whole = True
+                deltas = exchange(request)
+                try:
+                    async for delta in deltas:
+                        if type(delta) is TextDelta:
+                            take(delta.text)
+                        else:
+                            add(delta)
+                        yield delta
+                    meter.whole = True
+                finally:
+                    await deltas.aclose()
             except (GeneratorExit, asyncio.CancelledError, RequestCancelledError):
-                read = True
+                meter.read = True
                 raise
             except RequestTimeoutError as error:
-                read = error.code != "connect_timeout"
+                meter.read = error.code != "connect_timeout"
                 raise
             finally:
-                used = meter.used(request, whole=whole, read=read)
-                self._settle(reservation, used, request, meter.model, host)
-                await deltas.aclose()
+                self._settle(reservation, meter, request, host)
 
         return budgeted
 
@@ -200,42 +204,40 @@ class BudgetPolicy:
             log.warning("budgets know stated prices only: %s", error)
             self._book = self._book.without_public()
 
-    def _reserve(self, request: LLMRequest, host: Host) -> Reservation:
+    def _reserve(self, request: LLMRequest, prompt_tokens: int, host: Host) -> Reservation:
         """Keep what ``request`` might take, or refuse it."""
-        prompt = estimate_prompt_tokens(request)
-        answer = longest_answer_tokens(request, self.answer_tokens)
-        needed = (prompt + answer, 0)
+        answer_tokens = longest_answer_tokens(request, self.answer_tokens)
+        picodollars: int | None = 0
         if self._limits.in_usd:
-            usage = Usage(prompt_tokens=prompt, completion_tokens=answer)
+            usage = Usage(prompt_tokens=prompt_tokens, completion_tokens=answer_tokens)
             picodollars = self._picodollars(usage, request, "", host)
-            if picodollars is not None:
-                needed = (prompt + answer, picodollars)
-            elif self.unknown == "refuse":
+            if picodollars is None and self.unknown == "refuse":
                 raise price_unknown(host, request.model)
+        needed = (prompt_tokens + answer_tokens, picodollars or 0)
         conversation_id = request.options.conversation_id
         with self._lock:
             today, conversation = self._accounts.today, None
             if conversation_id is not None:
                 conversation = self._accounts.of_conversation(conversation_id)
             self._limits.check(needed, today, conversation, self._accounts)
-            reservation = Reservation(
-                needed, (today,) if conversation is None else (today, conversation)
-            )
-            for account in reservation.accounts:
-                account.reserve(needed)
-        return reservation
+            return reserve(needed, (today,) if conversation is None else (today, conversation))
 
     def _settle(
-        self, reservation: Reservation, used: Usage, request: LLMRequest, model: str, host: Host
+        self, reservation: Reservation, meter: Meter, request: LLMRequest, host: Host
     ) -> None:
+        """Put what ``request`` has taken in the place of what was kept for it."""
+        # It must not stay for ever, even if somebody's own provider tells nonsense.
+        spent: Amount = reservation.amount
         picodollars: int | None = 0
-        if self._limits.in_usd and used is not NOTHING:
-            picodollars = self._picodollars(used, request, model, host)
-        spent = (used.prompt_tokens + used.completion_tokens, picodollars or 0)
-        with self._lock:
-            if picodollars is None:
-                self._unknown_requests += 1
-            reservation.settle(spent)
+        try:
+            used = meter.used()
+            if self._limits.in_usd and used is not NOTHING:
+                picodollars = self._picodollars(used, request, meter.model, host)
+            spent = (used.prompt_tokens + used.completion_tokens, picodollars or 0)
+        finally:
+            with self._lock:
+                self._unknown_requests += picodollars is None
+                reservation.settle(spent)
 
     def _picodollars(
         self, usage: Usage, request: LLMRequest, response_model: str, host: Host
@@ -251,4 +253,6 @@ class BudgetPolicy:
         return None if usd is None else as_picodollars(usd)
 
     def _after_fork(self) -> None:
+        """Begin at 0 as any process does: the parent's requests do not end here."""
         self._lock = threading.RLock()
+        self.reset()

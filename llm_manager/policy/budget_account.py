@@ -12,6 +12,9 @@ Amount: TypeAlias = tuple[int, int]
 """Tokens, and picodollars, in which sums are exact.  A plain tuple: several are made for each
 request."""
 
+# Today's, and the one before or after it, for a clock that is set back at midnight.
+_DAYS = 2
+
 
 class Account:
     """What one day, or one conversation, has spent, and what its running requests might spend."""
@@ -55,6 +58,13 @@ class Reservation(NamedTuple):
             account.settle(self.amount, spent)
 
 
+def reserve(amount: Amount, accounts: tuple[Account, ...]) -> Reservation:
+    """Keep so much in all of ``accounts``."""
+    for account in accounts:
+        account.reserve(amount)
+    return Reservation(amount, accounts)
+
+
 class Accounts:
     """The accounts of a policy; a new one for each day.
 
@@ -69,6 +79,7 @@ class Accounts:
         self._timezone = timezone
         self._max_conversations = max_conversations
         self._conversations: OrderedDict[str, Account] = OrderedDict()
+        self._days: dict[date, Account] = {}
         self._today = Account()
         self._begins_s = self._ends_s = 0.0
 
@@ -77,8 +88,10 @@ class Accounts:
         """The account of the present day."""
         now_s = self._clock.wall()
         if not self._begins_s <= now_s < self._ends_s:
-            self._today = Account()
             day = datetime.fromtimestamp(now_s, UTC).astimezone(self._timezone).date()
+            self._today = self._days.setdefault(day, Account())
+            if len(self._days) > _DAYS:
+                del self._days[next(iter(self._days))]
             self._begins_s = self._midnight(day).timestamp()
             self._ends_s = self._midnight(day + timedelta(days=1)).timestamp()
         return self._today
@@ -106,6 +119,7 @@ class Accounts:
     def reset(self) -> None:
         """Begin anew; what runs settles with the accounts that it began with."""
         self._conversations.clear()
+        self._days.clear()
         self._ends_s = 0.0
 
     def _midnight(self, day: date) -> datetime:

@@ -14,7 +14,7 @@ from ..messages import (
     UsageDelta,
     VectorsDelta,
 )
-from ..tokens import estimate_prompt_tokens, estimate_text_tokens
+from ..tokens import estimate_text_tokens
 
 NOTHING = Usage()
 
@@ -29,18 +29,26 @@ def longest_answer_tokens(request: LLMRequest, answer_tokens: int) -> int:
 class Meter:
     """Follows an answer, to know what it took however it ends.
 
+    Args:
+        prompt_tokens: how many the prompt is taken to have.
+
     Attributes:
         texts: the pieces of text that have come.
         model: the model that answers, as the service names it; empty if it did not say.
+        whole: whether the answer has come to its end.
+        read: whether the service may have read the prompt although nothing has come.
     """
 
-    __slots__ = ("_begun", "_cached", "_usage", "model", "texts")
+    __slots__ = (
+        "_begun", "_cached", "_prompt_tokens", "_usage", "model", "read", "texts", "whole",
+    )  # fmt: skip
 
-    def __init__(self) -> None:
+    def __init__(self, prompt_tokens: int) -> None:
         self.texts: list[str] = []
         self.model = ""
+        self.whole = self.read = self._begun = self._cached = False
+        self._prompt_tokens = prompt_tokens
         self._usage: Usage | None = None
-        self._begun = self._cached = False
 
     def add(self, delta: Delta) -> None:
         """Take note of a piece that is no text of the answer."""
@@ -56,19 +64,13 @@ class Meter:
         elif type(delta) is VectorsDelta:
             self._begun = True
 
-    def used(self, request: LLMRequest, *, whole: bool, read: bool) -> Usage:
-        """What was taken: by the service's count of a whole answer, else at least by estimate.
-
-        Args:
-            request: what was asked.
-            whole: whether the answer came to its end.
-            read: whether the service may have read the prompt although nothing has come.
-        """
-        if self._cached or not (read or self._begun or self.texts or self._usage):
+    def used(self) -> Usage:
+        """What was taken: by the service's count of a whole answer, else at least by estimate."""
+        if self._cached or not (self.read or self._begun or self.texts or self._usage):
             return NOTHING
-        if whole and self._usage is not None:
+        if self.whole and self._usage is not None:
             return self._usage
-        seen = self._usage or Usage(prompt_tokens=estimate_prompt_tokens(request))
+        seen = self._usage or Usage(prompt_tokens=self._prompt_tokens)
         written = estimate_text_tokens("".join(self.texts))
         return msgspec.structs.replace(
             seen, completion_tokens=max(seen.completion_tokens, written), estimated=True

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from contextlib import suppress
 from pathlib import Path
 
 from ..errors import ConfigurationError
@@ -14,8 +15,6 @@ from .cache_key import FORMAT
 
 # Marks a file as ours, so that nobody's own database is ever written to: "LLMc" in ASCII.
 _APPLICATION_ID = 0x4C4C4D63
-# How long another process may hold the file before an answer goes without the cache, in seconds.
-_WAIT_FOR_OTHERS_S = 1.0
 # A hit is noted as a use no more often than this, in seconds: a note is a write.
 _NOTED_EVERY_S = 60.0
 
@@ -28,8 +27,8 @@ _SCHEMA = """
 """
 
 
-def opened(path: Path) -> sqlite3.Connection:
-    """A connection to the file, which is created if it is not there.
+def opened(path: Path, wait_s: float) -> sqlite3.Connection:
+    """A connection to the file, which is created if it is not there; see `wait_for_others`.
 
     Raises:
         ConfigurationError: it belongs to something else.
@@ -38,7 +37,7 @@ def opened(path: Path) -> sqlite3.Connection:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     # SQLite would create it for everybody to read; the files beside it get the same mode.
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-    db = sqlite3.connect(path, timeout=_WAIT_FOR_OTHERS_S, check_same_thread=False)
+    db = sqlite3.connect(path, timeout=wait_s, check_same_thread=False)
     try:
         _prepare(db, path)
     except BaseException:  # whatever it is, nothing must stay open
@@ -74,6 +73,20 @@ def _is_ready(db: sqlite3.Connection) -> bool:
     return marks == [_APPLICATION_ID, FORMAT]
 
 
+def wait_for_others(db: sqlite3.Connection, wait_s: float) -> None:
+    """From now on, wait so long, in seconds, for another process that holds the file."""
+    db.execute(f"PRAGMA busy_timeout = {wait_s * 1000:.0f}")
+
+
+def file_id(path: Path) -> tuple[int, int] | None:
+    """Which file it is that has this name now; None: there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 def read(db: sqlite3.Connection, key: str, now_s: float, oldest_s: float) -> bytes | None:
     """What is kept under ``key``, unless it was put there before ``oldest_s``; notes the use."""
     query = "SELECT body, created_s, used_s FROM answers WHERE key = ?"
@@ -81,18 +94,27 @@ def read(db: sqlite3.Connection, key: str, now_s: float, oldest_s: float) -> byt
     if row is None:
         return None
     body, created_s, used_s = row
+    if not (isinstance(body, bytes) and isinstance(created_s, float) and isinstance(used_s, float)):
+        return None  # damaged in a way that SQLite does not see
     if created_s < oldest_s:
-        with db:
-            db.execute("DELETE FROM answers WHERE key = ?", (key,))
+        _note(db, "DELETE FROM answers WHERE key = ?", (key,))
         return None
     if now_s > used_s + _NOTED_EVERY_S:
-        with db:
-            db.execute("UPDATE answers SET used_s = ? WHERE key = ?", (now_s, key))
-    return bytes(body)
+        _note(db, "UPDATE answers SET used_s = ? WHERE key = ?", (now_s, key))
+    return body
+
+
+def _note(db: sqlite3.Connection, statement: str, values: tuple[object, ...]) -> None:
+    """Write what may as well be written another time, if the file can be written to at once."""
+    wait_for_others(db, 0.0)
+    with suppress(sqlite3.OperationalError), db:
+        db.execute(statement, values)
 
 
 def is_damage(error: Exception) -> bool:
     """Whether the file itself is bad, and not only out of reach for now."""
+    if isinstance(error, UnicodeDecodeError):
+        return True  # what SQLite says about it quotes the damage
     code = getattr(error, "sqlite_errorcode", None)
     return code is not None and (code & 0xFF) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from ..messages import FilePart, ImagePart, LLMMessage, LLMRequest
+from ..messages import FilePart, ImagePart, LLMMessage, LLMRequest, Part, TextPart
 from . import Host
 
 # What is kept under a key of another version is never found.  Raise it when keys or answers change.
@@ -29,7 +29,7 @@ async def cache_key(request: LLMRequest, host: Host) -> str | None:
     It is 64 hexadecimal digits.
     """
     place = (host.kind, host.status.provider_id, host.address)
-    if request.messages and _content_bytes(request) > _MANY_BYTES:
+    if _content_size(request) > _MANY_BYTES:
         return await asyncio.to_thread(_key, request, place)
     return _key(request, place)
 
@@ -85,14 +85,18 @@ def _part(part: Any) -> Any:
     return (msgspec.structs.replace(part, data=b"-"), sha256(data).hexdigest())
 
 
-def _content_bytes(request: LLMRequest) -> int:
+def _content_size(request: LLMRequest) -> int:
     """About how many bytes there are to be hashed, of what may be large."""
-    size = 0
+    size = len(request.prefix) + len(request.suffix) + sum(map(len, request.texts))
     for message in request.messages:
-        if not isinstance(message.content, str):
-            size += sum(
-                len(part.data or b"")
-                for part in message.content
-                if isinstance(part, ImagePart | FilePart)
-            )
+        if isinstance(message.content, str):
+            size += len(message.content)
+        else:
+            size += sum(_part_size(part) for part in message.content)
     return size
+
+
+def _part_size(part: Part) -> int:
+    if isinstance(part, ImagePart | FilePart):
+        return len(part.data or part.url or "")
+    return len(part.text) if isinstance(part, TextPart) else 0

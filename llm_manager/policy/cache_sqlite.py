@@ -7,9 +7,11 @@ owner alone.  SQLite waits for disks and locks, so it never runs on the event lo
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import sqlite3
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,12 +22,16 @@ from typing import TypeVar
 from .._threads import reset_after_fork
 from ..checks import check_number
 from ..errors import ConfigurationError, InvalidParameterError
-from .cache_file import is_damage, opened, read, unusable
+from .cache_file import file_id, is_damage, opened, read, unusable, wait_for_others
 
 T = TypeVar("T")
 
 # What SQLite keeps beside the file while it is open.
 _BESIDE = ("-wal", "-shm")
+# How long another process may hold the file before an answer goes without the cache, in seconds.
+_WAIT_FOR_OTHERS_S = 1.0
+# After a wait in vain nobody waits again for so long, or requests would queue up here.
+_WITHOUT_WAITING_S = 5.0
 
 
 class SqliteStore:
@@ -59,14 +65,17 @@ class SqliteStore:
         max_entries: int = 10_000,
         max_bytes: int = 500_000_000,
     ) -> None:
-        if not isinstance(path, str | os.PathLike) or not os.fspath(path):
+        name = os.fspath(path) if isinstance(path, str | os.PathLike) else None
+        if not isinstance(name, str) or not name or "\0" in name:
             raise InvalidParameterError(f"path must be the path of a file, got {path!r:.60}")
         check_number("max_entries", max_entries, low=1, whole=True)
         check_number("max_bytes", max_bytes, low=1, whole=True)
-        self.path = Path(path).absolute()
+        self.path = Path(name).absolute()
         self.max_entries = max_entries
         self.max_bytes = max_bytes
         self._entries = self._size_bytes = 0
+        self._failed_at_s = -math.inf
+        self._file: tuple[int, int] | None = None
         self._lock = threading.RLock()
         self._open: list[sqlite3.Connection] = []
         self._closer = weakref.finalize(self, _close, self._open)
@@ -133,14 +142,22 @@ class SqliteStore:
         with self._lock:
             try:
                 return work(self._connection())
-            except (sqlite3.Error, OSError) as error:
+            except (sqlite3.Error, OSError, UnicodeDecodeError) as error:
                 damaged, text = is_damage(error), str(error)
             self.close()
+            self._failed_at_s = time.monotonic()
             raise self._put_aside(text) if damaged else unusable(self.path, text)
 
     def _connection(self) -> sqlite3.Connection:
-        if not self._open:
-            self._open.append(opened(self.path))
+        tired = time.monotonic() < self._failed_at_s + _WITHOUT_WAITING_S
+        wait_s = 0.0 if tired else _WAIT_FOR_OTHERS_S
+        if self._open and file_id(self.path) != self._file:
+            self.close()  # somebody has deleted or replaced it
+        if self._open:
+            wait_for_others(self._open[0], wait_s)
+        else:
+            self._open.append(opened(self.path, wait_s))
+            self._file = file_id(self.path)
             with self._open[0] as db:
                 self._make_room(db)
         return self._open[0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from fnmatch import translate
 
 from ..checks import shown
@@ -20,12 +20,15 @@ def model_filter(patterns: str | Iterable[str] | None) -> Callable[[str], object
     """
     if patterns is None:
         return _any
-    given = (patterns,) if isinstance(patterns, str) else tuple(patterns)
-    if not given or not all(isinstance(p, str) and p for p in given):
+    given: tuple[object, ...] = (patterns,)
+    if isinstance(patterns, Iterable) and not isinstance(patterns, str | Mapping):
+        given = tuple(patterns)
+    texts = [pattern for pattern in given if isinstance(pattern, str) and pattern]
+    if not given or len(texts) < len(given):
         raise InvalidParameterError(
-            f"models must be patterns such as 'gpt-4o*', got {shown(given)}"
+            f"models must be patterns such as 'gpt-4o*', got {shown(patterns)}"
         )
-    return re.compile("|".join(map(translate, given))).match
+    return re.compile("|".join(map(translate, texts))).match
 
 
 def _any(model: str) -> bool:

@@ -99,14 +99,17 @@ async def _emulated(
             yield delta
     text, problems = await _fit(answer, validator)
     if problems:
-        first, answer = answer, _Answer(spent=answer.usage)
+        first, answer = answer, _Answer(spent=None if answer.cached else answer.usage)
         repair = _repair(request, first, problems)
         async with aclosing(_without_text(exchange, repair, answer)) as deltas:
             async for delta in deltas:
                 yield delta
         text, problems = await _fit(answer, validator)
-        if problems:
-            raise _mismatch(problems, answer.text, answer.response(request))
+        answer.cached = answer.cached and first.cached
+    if answer.cached:
+        yield MetaDelta(cached=True)
+    if problems:
+        raise _mismatch(problems, answer.text, answer.response(request))
     for part in answer.parts:
         yield PartDelta(part)
     if text:
@@ -124,6 +127,9 @@ async def _without_text(
             answer.add(delta)
             if isinstance(delta, UsageDelta):
                 yield UsageDelta(answer.usage or delta.usage)
+            elif isinstance(delta, MetaDelta):
+                # Only when all rounds were kept answers, the whole is one, and cost nothing.
+                yield msgspec.structs.replace(delta, cached=False)
             elif not isinstance(delta, TextDelta | PartDelta | FinishDelta):
                 yield delta
 
@@ -139,6 +145,7 @@ class _Answer:
         self.parts: list[Part] = []
         self.usage = spent
         self.finish: FinishDelta | None = None
+        self.cached = False
         self._spent = spent
         self._calls = False
         self._text: list[str] = []
@@ -161,6 +168,7 @@ class _Answer:
                 self.finish = delta
             case MetaDelta():
                 self._meta = delta
+                self.cached = self.cached or delta.cached
 
     @property
     def text(self) -> str:

@@ -144,7 +144,9 @@ def _headers_for(base_url: str | None, row: Row) -> dict[str, str]:
     headers = {**row.headers, **{header: value for header, value in found.items() if value}}
     if base_url is None or row.base_url is None or same_host(base_url, row.base_url):
         return headers
-    return {name: value for name, value in headers.items() if not names_a_key(name)}
+    of_a_key = {name for name in headers if names_a_key(name)}
+    of_a_key |= {name for name, variable in row.header_variables.items() if names_a_key(variable)}
+    return {name: value for name, value in headers.items() if name not in of_a_key}
 
 
 class GroqProvider(OpenAICompatibleProvider):

@@ -9,7 +9,7 @@
     sources.py                      what each layer says of one provider
     layers.py                       which value counts; a key never leaves its address
     provider_settings.py            what the constructor of a provider gets
-    constructors.py, lookup.py      what a kind of provider takes
+    kinds.py, constructors.py       which kinds of providers there are, and what they take
     references.py, key_places.py    keys that are kept elsewhere
     names.py, values.py             what a setting is called and may be
     explaining.py, problems.py      for people: every value with its origin, all that is wrong

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from types import SimpleNamespace
-from typing import Any, Protocol
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,31 +33,6 @@ class Constructor:
 
 UNKNOWN = Constructor()
 """Of a kind that cannot be looked at."""
-
-
-class Kinds(Protocol):
-    """The kinds of providers that there are without the settings file."""
-
-    def names(self) -> Iterable[str]:
-        """Their ids."""
-
-    def is_own(self, kind: str) -> bool:
-        """Whether there is such a kind."""
-
-    def constructor(self, kind: str) -> Constructor:
-        """What it takes.
-
-        Raises:
-            ProviderNotFoundError: there is no such kind.
-            LLMError: it is broken.
-        """
-
-    def constructor_of_row(self, kind: str, row: Mapping[str, Any]) -> Constructor:
-        """What a kind takes that fields of a row describe.
-
-        Raises:
-            LLMError: a field is wrong.
-        """
 
 
 def constructor_of(factory: Callable[..., Any], without: Iterable[str] = ()) -> Constructor:

@@ -9,8 +9,8 @@ import msgspec
 
 from ..errors import LLMError
 from ..messages import Data
+from .kinds import kinds_as_written, provider_settings
 from .layers import Setting
-from .lookup import kinds_as_written, provider_settings
 from .sources import Sources
 
 

@@ -86,7 +86,7 @@ def _shown(name: str, setting: Setting, secrets: Any) -> str:
     if value is not None and (is_private(path) or isinstance(value, Secret)):
         return MASK if not isinstance(value, dict) else _only_names(value)
     hidden = _without_secrets(path[-1], value)
-    if hidden is MASK:
+    if hidden == MASK:
         return MASK
     text = redact(repr(hidden), secrets)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."

@@ -10,7 +10,7 @@ from ..errors import LLMError
 from ..messages import Data
 from .environment import written
 from .file import VARIABLE, SettingsFile
-from .lookup import constructor_of_kind, is_taken, kinds_as_written, provider_settings
+from .kinds import constructor_of_kind, is_taken, kinds_as_written, provider_settings
 from .references import is_reference
 from .sources import Sources
 

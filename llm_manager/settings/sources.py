@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -26,7 +25,7 @@ _PRIVATE = frozenset({"headers", "row", "proxy"})
 _OPTION_TYPES = {f.name: f.type for f in msgspec.structs.fields(LLMRequestOptions)}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Sources:
     """Where settings come from, as they are at one moment.
 
@@ -39,6 +38,14 @@ class Sources:
     file: SettingsFile
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     code: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
+    _variables: Mapping[str, list[Variable]] = field(init=False, repr=False)
+    """Those of the environment, by provider as they write it."""
+
+    def __post_init__(self) -> None:
+        found: dict[str, list[Variable]] = {}
+        for variable in variables(self.environment):
+            found.setdefault(variable.provider, []).append(variable)
+        object.__setattr__(self, "_variables", found)
 
     def ids(self, kinds: Mapping[str, str]) -> list[str]:
         """The providers that have settings of their own, in the order of their writing.
@@ -78,14 +85,6 @@ class Sources:
         for value, place in self._kinds_said(id):
             kind = checked_value(("kind",), value, UNKNOWN, place)
         return kind
-
-    @cached_property
-    def _variables(self) -> dict[str, list[Variable]]:
-        """The environment variables with settings, by provider as they write it."""
-        found: dict[str, list[Variable]] = {}
-        for variable in variables(self.environment):
-            found.setdefault(variable.provider, []).append(variable)
-        return found
 
     def _kinds_said(self, id: str) -> Iterator[tuple[Any, str]]:
         """What each layer calls its kind, and where, weakest first."""

@@ -14,8 +14,8 @@ from ..errors import InvalidParameterError, LLMError
 from .differences import Reloaded, difference
 from .explaining import Explained, explained
 from .file import SettingsFile, absolute, read_settings_file, settings_path
+from .kinds import describe_kinds, kinds_as_written, provider_settings
 from .layers import Setting
-from .lookup import describe_kinds, kinds_as_written, provider_settings
 from .problems import Problem, problems
 from .provider_settings import ProviderSettings
 from .sources import Sources

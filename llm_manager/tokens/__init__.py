@@ -18,6 +18,7 @@ from .prompt import (
     estimate_message_tokens,
     estimate_prompt,
     estimate_prompt_tokens,
+    is_long,
 )
 from .text import estimate_text_tokens
 from .vocabularies import OPENAI_VOCABULARIES, Vocabularies, Vocabulary
@@ -34,4 +35,5 @@ __all__ = [
     "estimate_prompt",
     "estimate_prompt_tokens",
     "estimate_text_tokens",
+    "is_long",
 ]

@@ -29,7 +29,12 @@ class TextEstimate(NamedTuple):
 
 def estimate_text_tokens(text: str) -> int:
     """About how many tokens ``text`` has; docs/tokens.md tells how far off that was."""
-    return math.ceil(estimate_text(text).tokens)
+    return math.ceil(text_tokens(text))
+
+
+def text_tokens(text: str) -> float:
+    """The same before it is rounded up, to be added to others."""
+    return _ascii_tokens(text.encode()) if text.isascii() else estimate_text(text).tokens
 
 
 def estimate_text(text: str) -> TextEstimate:

@@ -297,3 +297,15 @@ async def test_a_wrong_key_of_the_proxy_is_said(proxy: str) -> None:
     with pytest.raises(AuthenticationError):
         await provider.connect()
     await provider.close()
+
+
+@installed
+async def test_a_key_of_the_environment_is_not_sent_to_an_address_that_was_given(
+    peer: ScriptedPeer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    peer.script(Reply.sse([*HELLO, "[DONE]"]))
+    async with LiteLLMProvider(base_url=peer.base_url) as provider:
+        assert (await provider.generate_completion("openai/m", "Hello")).text == "Hello"
+    assert KEY not in repr(peer.requests)
+    assert provider.key_origin == "none needed"

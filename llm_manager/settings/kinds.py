@@ -4,15 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from ..errors import ProviderNotFoundError
-from .constructors import UNKNOWN, Constructor, Kinds
+from .constructors import UNKNOWN, Constructor
 from .environment import written
 from .provider_settings import ProviderSettings
 from .sources import Sources
 
 Rows: TypeAlias = Mapping[str, Mapping[str, Any]]
+
+
+class Kinds(Protocol):
+    """The kinds of providers that there are without the settings file."""
+
+    def names(self) -> Iterable[str]:
+        """Their ids."""
+
+    def is_own(self, kind: str) -> bool:
+        """Whether there is such a kind."""
+
+    def constructor(self, kind: str) -> Constructor:
+        """What it takes.
+
+        Raises:
+            ProviderNotFoundError: there is no such kind.
+            LLMError: it is broken.
+        """
+
+    def constructor_of_row(self, kind: str, row: Mapping[str, Any]) -> Constructor:
+        """What a kind takes that fields of a row describe.
+
+        Raises:
+            LLMError: a field is wrong.
+        """
+
 
 _kinds: Kinds | None = None
 
