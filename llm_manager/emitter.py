@@ -441,9 +441,16 @@ class EventEmitter(PyeeEmitter):
         """
         names = event if isinstance(event, tuple) else (event,)
         subscription = Subscription(
-            self, ", ".join(map(str, names)), listener, delivery=delivery, conflate=conflate, weak=weak,
-            limit=limit, batch=batch, watches=watches,
-        )  # fmt: skip
+            self,
+            ", ".join(map(str, names)),
+            listener,
+            delivery=delivery,
+            conflate=conflate,
+            weak=weak,
+            limit=limit,
+            batch=batch,
+            watches=watches,
+        )
         with self.atomic():
             for name in names:
                 self._add(subscription, name)

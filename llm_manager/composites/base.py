@@ -179,7 +179,7 @@ class CompositeProvider(ModelsOfMembers):
 
     def _decisions(self, members: Sequence[BaseLLMProvider]) -> list[Any]:
         return [
-            member.wait_for(lambda state: state.status.usable or state.status in _SETTLED)
+            _decided(member)
             for member in members
             if member.status.status is ProviderStatus.CONNECTING
             or (is_free(member) and member.status.status is ProviderStatus.DISCONNECTED)
@@ -240,4 +240,10 @@ class CompositeProvider(ModelsOfMembers):
         return frozenset({"members"})
 
 
-_SETTLED = frozenset({ProviderStatus.RECONNECTING, ProviderStatus.FAILED, ProviderStatus.CLOSED})
+async def _decided(member: BaseLLMProvider) -> None:
+    """Wait until an attempt to connect has ended, one way or another."""
+    if is_free(member):
+        with contextlib.suppress(LLMError):  # its status says so as well
+            await member.connect()
+    else:
+        await member.wait_for(lambda state: state.status is not ProviderStatus.CONNECTING)
