@@ -27,6 +27,7 @@ from collections.abc import (
 from contextlib import aclosing, contextmanager
 from datetime import UTC, datetime
 from difflib import get_close_matches
+from functools import cache
 from time import monotonic
 from typing import Any, ClassVar, Literal, get_args
 
@@ -586,7 +587,7 @@ class BaseLLMProvider(Reconfigurable, Asking):
             options=merged(
                 as_options(options),
                 self.default_options,
-                LLMRequestOptions(timeouts=self.default_timeouts),
+                _of_timeouts(self.default_timeouts),
             ),
             operation=operation,
             **content,
@@ -813,6 +814,11 @@ class _Host:
     def count_queued(self, change: int) -> None:
         with self._provider.atomic():
             self._machine.measure(queued=max(self._machine.state.queued + change, 0))
+
+
+@cache
+def _of_timeouts(timeouts: Timeouts | None) -> LLMRequestOptions:
+    return LLMRequestOptions(timeouts=timeouts)
 
 
 def _defect(text: str) -> ProviderError:

@@ -22,7 +22,8 @@ from ..messages import Capability, Delta, LLMRequest
 from ..policy import Exchange, Stage, chain
 from ..provider import BaseLLMProvider
 from ..status import ProviderStatus, Reason
-from .members import Members, is_free
+from .announcing import is_free
+from .members import Members
 from .models import ModelsOfMembers
 from .seats import Member, seats_of
 from .standing import Standing, is_decided, standing_of, why_down
@@ -227,7 +228,7 @@ class CompositeProvider(ModelsOfMembers):
             twin._seats, twin._members = self._seats, self._members
         else:  # those that it has made by their names are not made twice
             made = {seat.name: seat for seat in self._seats if seat.name is not None}
-            twin._seats = tuple(made.get(seat.name, seat) for seat in twin._seats)
+            twin._seats = tuple(made.get(seat.name or "", seat) for seat in twin._seats)
             twin._members = tuple(seat.taken_by(None) for seat in twin._seats)
         return twin
 

@@ -89,7 +89,7 @@ def _data_types(annotation: Any) -> list[type[Data]]:
 
 def _merge(given: Any, defaults: Any) -> Any:
     """``given`` completed field by field from ``defaults``; nested data is completed too."""
-    blank = type(defaults)()
+    blank = _blank(defaults.__class__)
     if given == defaults or defaults == blank:
         return given
     filled: dict[str, Any] = {}
@@ -102,6 +102,12 @@ def _merge(given: Any, defaults: Any) -> Any:
         else:
             filled[name] = default if value == getattr(blank, name) else value
     return type(given)(**filled)
+
+
+@cache
+def _blank(kind: Any) -> Any:
+    """The data of a type that says nothing; made once, for it is compared at every request."""
+    return kind()
 
 
 def merged(*levels: T) -> T:

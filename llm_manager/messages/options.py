@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import msgspec
 
-from ..checks import check_choice, check_optional_number, shown
+from ..checks import check_choice, check_number, check_optional_number, shown
 from ..errors import InvalidParameterError
 from ..schemas import described, schema_of
 from .conversation import LLMMessage, PromptCache
@@ -20,6 +20,20 @@ Priority: TypeAlias = Literal["interactive", "normal", "background"]
 
 
 ResponseCache: TypeAlias = Literal["use", "refresh", "off"]
+
+
+_EFFORTS = get_args(ReasoningEffort)
+_PROMPT_CACHES = get_args(PromptCache)
+_PRIORITIES = get_args(Priority)
+_RESPONSE_CACHES = get_args(ResponseCache)
+_BOUNDS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("temperature", {"low": 0, "high": 2}),
+    ("max_tokens", {"low": 1, "whole": True}),
+    ("top_p", {"low": 0, "high": 1}),
+    ("presence_penalty", {"low": -2, "high": 2}),
+    ("frequency_penalty", {"low": -2, "high": 2}),
+    ("seed", {"whole": True}),
+)
 
 
 class ToolDefinition(Data, frozen=True, kw_only=True):
@@ -195,12 +209,10 @@ class LLMRequestOptions(Data, frozen=True, kw_only=True):
     extra: dict[str, Any] = msgspec.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        check_optional_number("temperature", self.temperature, low=0, high=2)
-        check_optional_number("max_tokens", self.max_tokens, low=1, whole=True)
-        check_optional_number("top_p", self.top_p, low=0, high=1)
-        check_optional_number("presence_penalty", self.presence_penalty, low=-2, high=2)
-        check_optional_number("frequency_penalty", self.frequency_penalty, low=-2, high=2)
-        check_optional_number("seed", self.seed, whole=True)
+        for name, bounds in _BOUNDS:
+            value = getattr(self, name)
+            if value is not None:
+                check_number(name, value, **bounds)
         if self.stop is not None:
             stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
             if not all(isinstance(s, str) and s for s in stop):
@@ -220,10 +232,10 @@ class LLMRequestOptions(Data, frozen=True, kw_only=True):
                 f"tool_choice {self.tool_choice!r} is neither auto, none, required nor a given "
                 f"tool ({', '.join(names) or 'no tools given'})"
             )
-        check_choice("reasoning_effort", self.reasoning_effort, get_args(ReasoningEffort))
-        check_choice("prompt_cache", self.prompt_cache, get_args(PromptCache))
-        check_choice("priority", self.priority, get_args(Priority))
-        check_choice("response_cache", self.response_cache, get_args(ResponseCache))
+        check_choice("reasoning_effort", self.reasoning_effort, _EFFORTS)
+        check_choice("prompt_cache", self.prompt_cache, _PROMPT_CACHES)
+        check_choice("priority", self.priority, _PRIORITIES)
+        check_choice("response_cache", self.response_cache, _RESPONSE_CACHES)
         wanted = self.response_format
         if isinstance(wanted, str) and wanted not in ("text", "json_object"):
             raise InvalidParameterError(

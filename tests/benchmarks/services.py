@@ -8,6 +8,7 @@ that each took, since whatever else the machine does can only add.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import time
@@ -113,14 +114,22 @@ def _prices() -> PriceBook:
 
 
 class Silent:
-    """A tracing backend that keeps nothing, so that only this library is measured."""
+    """A tracing backend and its only span, which keeps nothing: what is left is this library's."""
+
+    recording = True
 
     def start_span(self, *args: Any, **facts: Any) -> Silent:
         return self
 
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        return lambda *args, **facts: None
+    def use(self, span: object) -> contextlib.nullcontext[None]:
+        return _NOTHING
 
+    def record(self, *args: Any) -> None: ...
+
+    set_attributes = add_event = set_error = end = record
+
+
+_NOTHING = contextlib.nullcontext()
 
 SERVICES: dict[str, Put] = {
     "metrics": lambda p: ModelMetrics().attach(p),
@@ -130,7 +139,8 @@ SERVICES: dict[str, Put] = {
     "cost": lambda p: CostTracker(_prices()).attach(p),
     "token manager": lambda p: TokenManager(p, "m", max_tokens=10**9).attach(p),
     "event log, quiet": log_events,
-    "tracing in memory": lambda p: Tracing(InMemoryTraceProvider()).attach(p),
+    "tracing, into nothing": lambda p: Tracing(Silent()).attach(p),
+    "tracing, in memory": lambda p: Tracing(InMemoryTraceProvider()).attach(p),
     "budget in tokens": lambda p: p.add_policy(BudgetPolicy(max_tokens_per_day=10**12)),
     "budget in dollars": lambda p: p.add_policy(
         BudgetPolicy(max_usd_per_day=10**9, prices=_prices())

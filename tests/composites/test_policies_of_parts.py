@@ -10,6 +10,7 @@ from llm_manager import (
     CachePolicy,
     FallbackProvider,
     InMemoryTraceProvider,
+    InvalidParameterError,
     LLMProviderManager,
     RecentRequests,
     RetryPolicy,
@@ -99,3 +100,67 @@ async def test_other_policies_of_a_composite_stay_around_the_composite() -> None
     team.add_policy(RetryPolicy())
     assert member._added == ()
     await team.close()
+
+
+async def test_new_policies_take_the_place_of_the_old_around_the_members() -> None:
+    old, new, added = CachePolicy(), CachePolicy(), CachePolicy()
+    member, later = echo(id="member"), echo(id="later")
+    team = FallbackProvider([member], id="team", policies=[old])
+    team.add_policy(added)
+    await team.update_config(policies=[new])
+    assert member._added == (added, new)
+    await team.update_config(members=[later])
+    assert (member._added, later._added) == ((), (added, new))
+    await team.close()
+    await member.close()
+
+
+async def test_a_change_that_is_refused_leaves_the_policies_as_they_were() -> None:
+    old, member = CachePolicy(), echo(id="member")
+    async with FallbackProvider([member], id="team", policies=[old]) as team:
+        with pytest.raises(InvalidParameterError):
+            await team.update_config(policies=[CachePolicy()], on=["NoSuchError"])
+        assert member._added == (old,)
+
+
+async def test_members_that_are_made_by_their_names_keep_up_with_policies() -> None:
+    new = CachePolicy()
+    async with FallbackProvider(["echo"], id="team") as team:
+        await team.update_config(policies=[new])
+        assert team.members[0]._added == (new,)
+
+
+async def test_members_of_members_keep_up_with_policies() -> None:
+    cache, leaf = CachePolicy(), echo(id="leaf")
+    inner = FallbackProvider([leaf], id="inner")
+    async with FallbackProvider([inner], id="outer") as outer:
+        outer.add_policy(cache)
+        assert leaf._added == (cache,)
+        first = await outer.generate_completion("echo", "hello", options=SAME)
+        second = await outer.generate_completion("echo", "hello", options=SAME)
+        outer.remove_policy(cache)
+        assert leaf._added == ()
+    assert (first.cached, second.cached, cache.stats.hits) == (False, True, 1)
+
+
+async def test_a_policy_that_somebody_else_put_around_a_member_stays_there() -> None:
+    cache, member = CachePolicy(), echo(id="member")
+    member.add_policy(cache)
+    team = FallbackProvider([member], id="team")
+    team.add_policy(cache)
+    team.remove_policy(cache)
+    assert member._added == (cache,)
+    await team.close()
+
+
+async def test_a_member_that_is_registered_later_keeps_the_policies_of_its_manager() -> None:
+    cache, own = CachePolicy(), CachePolicy()
+    member = echo(id="member")
+    async with LLMProviderManager() as manager:
+        team = manager.register_provider(FallbackProvider([member], id="team", policies=[own]))
+        manager.add_policy(cache)
+        await team.connect()
+        assert member._added == (cache, own)
+        manager.register_provider(member)
+        team.remove_policy(cache)
+        assert member._added == (cache,)
