@@ -29,14 +29,17 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
     import os
 
     for name in list(os.environ):
-        if name.endswith(("_API_KEY", "_TOKEN", "_PROXY", "_proxy")) or name in (
-            "OLLAMA_HOST",
-            "OLLAMA_BASE_URL",
-            "SSL_CERT_FILE",
-            "SSL_CERT_DIR",
+        if (
+            name.endswith(("_API_KEY", "_TOKEN", "_PROXY", "_proxy"))
+            or name
+            in (
+                "OLLAMA_HOST",
+                "OLLAMA_BASE_URL",
+                "SSL_CERT_FILE",
+                "SSL_CERT_DIR",
+            )
+            or name.startswith("LLM_MANAGER_")
         ):
-            monkeypatch.delenv(name)
-        elif name.startswith("LLM_MANAGER_"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("LLM_MANAGER_CONFIG", "")
     reset_settings()

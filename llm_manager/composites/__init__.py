@@ -5,7 +5,8 @@
     base.py       CompositeProvider: members, status, new settings
     models.py     whose model is meant, and what all models are together
     fallback.py   FallbackProvider: one after the other
-    multi.py      MultiProvider: several at once; combining.py: one answer out of several
+    multi.py      MultiProvider: several at once; combining.py: one answer out of several;
+                  contender.py: one in a race
     switching.py  SwitchingProvider: one of them, until somebody switches
     balanced.py   BalancedProvider: whoever has the most time; strategies.py: who that is
 

@@ -61,9 +61,8 @@ class Members:
             self._held[hold] = tuple(members)
             for member in members:
                 _users.setdefault(member, weakref.WeakSet()).add(self)
-        for member in members:
-            if member not in self._listening:
-                self._listening[member] = self._listen_to(member)
+                if member not in self._listening:
+                    self._listening[member] = self._listen_to(member)
         await self.wake(members)
 
     async def wake(self, members: Iterable[BaseLLMProvider]) -> None:
@@ -81,10 +80,9 @@ class Members:
             over = [m for m in members if not any(m in held for held in self._held.values())]
             for member in over:
                 _users[member].discard(self)
-        for member in over:
-            _, subscriptions = self._listening.pop(member)
-            for subscription in subscriptions:
-                subscription.close()
+                _, subscriptions = self._listening.pop(member)
+                for subscription in subscriptions:
+                    subscription.close()
         await gather_with_concurrency(None, [m.disconnect(0) for m in self._own(over)])
 
     async def close(self, members: Iterable[BaseLLMProvider]) -> None:
@@ -151,4 +149,4 @@ _users: weakref.WeakKeyDictionary[BaseLLMProvider, weakref.WeakSet[Members]] = (
     weakref.WeakKeyDictionary()
 )
 """Which composites hold a member at present, on whichever loops they run."""
-_users_lock = threading.Lock()
+_users_lock = threading.RLock()  # listeners are called under it

@@ -16,7 +16,6 @@ from ..errors import InvalidParameterError, LLMError
 from ..messages import (
     Capability,
     Delta,
-    KeepAliveDelta,
     LLMRequest,
     LLMResponse,
     Messages,
@@ -24,12 +23,12 @@ from ..messages import (
     UsageDelta,
 )
 from ..provider import BaseLLMProvider
-from ..stream import LLMStream
 from .base import CompositeProvider
 from .combining import Answer, Combine, Combined, all_of, deltas_of, voted
+from .contender import Contender
 from .failures import no_answer
 from .models import Ask
-from .passing import answer_of, stream_of
+from .passing import stream_of
 from .seats import Member
 
 _NAMES = ("all", "first", "race", "vote")
@@ -114,10 +113,10 @@ class MultiProvider(CompositeProvider):
 
     async def _first(self, request: LLMRequest, *, whole: bool) -> AsyncGenerator[Delta, None]:
         """The answer of whoever is first, with the first piece of it or with the ``whole``."""
-        field = [_Contender(ask) for ask in self._asks(request)]
+        field = [Contender(ask) for ask in self._asks(request)]
         began_s = monotonic()
         failures: list[tuple[str, LLMError]] = []
-        winner: _Contender | None = None
+        winner: Contender | None = None
         work = [partial(contender.run, request, began_s, whole) for contender in field]
         try:
             async with aclosing(as_finished(self._limit, work)) as finished:
@@ -200,49 +199,6 @@ class MultiProvider(CompositeProvider):
         if self._combine in ("first", "race"):
             return able
         return able - _OF_ONE_ANSWER - ({"tools"} if self._combine == "all" else set())
-
-
-class _Contender:
-    """One member in a race, with its stream."""
-
-    def __init__(self, ask: Ask) -> None:
-        self.member, self._model = ask
-        self._stream: LLMStream | None = None
-        self._deltas: AsyncGenerator[Delta, None] | None = None
-        self._begun: list[Delta] = []
-
-    async def run(self, request: LLMRequest, began_s: float, whole: bool) -> LLMError | None:
-        """Read the first piece, or the ``whole`` answer; returns why that did not work."""
-        try:
-            self._stream = stream_of(self.member, self._model, request, began_s)
-            self._deltas = answer_of(self.member, self._stream)
-            async for delta in self._deltas:
-                if type(delta) is not KeepAliveDelta:
-                    self._begun.append(delta)
-                    if not whole:
-                        break
-        except LLMError as error:
-            return error.in_context(provider_id=self.member.id)
-        return None
-
-    async def answer(self) -> AsyncGenerator[Delta, None]:
-        """The whole answer, from its first piece on."""
-        for delta in self._begun:
-            yield delta
-        if self._deltas is not None:
-            async for delta in self._deltas:
-                yield delta
-
-    async def leave(self) -> None:
-        """Cancel what still runs, and close its connection."""
-        if self._stream is not None and self._deltas is not None and self._stream.running:
-            self._stream.cancel("another one was faster")
-            await self._deltas.aclose()
-
-    @property
-    def usage(self) -> Usage | None:
-        """What it has used up, as far as that is known."""
-        return None if self._stream is None else self._stream.response.usage
 
 
 def _sum(usages: Iterable[Usage | None]) -> Usage | None:
