@@ -52,7 +52,8 @@ class Secret:
     def __repr__(self) -> str:
         return f"Secret({MASK!r})"
 
-    __str__ = __repr__
+    def __str__(self) -> str:
+        return MASK
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Secret) and self._value == other._value

@@ -168,8 +168,8 @@ class Tracing(Attachable):
                 parent=None if parent_id is None else self._span_of(parent_id),
                 start_time_ns=began_ns,
             )
-        except Exception:
-            # Requests must not suffer from it, and a log is not to be filled.
+        except Exception:  # somebody else's backend, for which no request must suffer
+            # Once: a log is not to be filled.
             if not self._complained:
                 self._complained = True
                 log.exception("%s cannot start spans", type(self.trace_provider).__qualname__)
