@@ -6,14 +6,14 @@ import inspect
 import typing
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import lru_cache
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 
-@dataclass(frozen=True, slots=True)
-class Constructor:
+
+class Constructor(msgspec.Struct, frozen=True):
     """The settings of one kind of provider.
 
     Attributes:
@@ -22,8 +22,8 @@ class Constructor:
         takes_any: whether it takes names that cannot be known.
     """
 
-    types: Mapping[str, Any] = field(default_factory=dict)
-    defaults: Mapping[str, Any] = field(default_factory=dict)
+    types: Mapping[str, Any] = msgspec.field(default_factory=dict)
+    defaults: Mapping[str, Any] = msgspec.field(default_factory=dict)
     takes_any: bool = True
 
     def takes(self, name: str) -> bool:

@@ -11,16 +11,16 @@ variable says nothing.
 
 from __future__ import annotations
 
-import tomllib
+import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 PREFIX = "LLM_MANAGER_PROVIDERS__"
 
 
-@dataclass(frozen=True, slots=True)
-class Variable:
+class Variable(msgspec.Struct, frozen=True):
     """One environment variable with a setting.
 
     Attributes:
@@ -38,7 +38,7 @@ class Variable:
     def value(self) -> Any:
         """Its value as TOML has it, if it is a number, a truth value, a list or a table."""
         try:
-            read = tomllib.loads(f"value = {self.text}")
+            read: dict[str, Any] = importlib.import_module("tomllib").loads(f"value = {self.text}")
         except (ValueError, RecursionError):  # no TOML, an enormous number, nested without end
             return self.text
         value = read["value"]

@@ -22,7 +22,6 @@ from __future__ import annotations
 import importlib
 import os
 import stat
-import tomllib
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -155,7 +154,8 @@ def _text_and_mode(path: Path) -> tuple[str | None, int]:
 
 def _parsed(text: str, path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(text)
+        parsed: dict[str, Any] = importlib.import_module("tomllib").loads(text)
+        return parsed
     except ValueError as error:  # besides TOMLDecodeError, numbers of thousands of digits
         problem = str(error)  # it tells line and column, and nothing of what stands there
     except RecursionError:

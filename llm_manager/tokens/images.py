@@ -10,8 +10,9 @@ import binascii
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal, TypeAlias
+
+import msgspec
 
 from ..image_headers import Size, picture_size
 from ..messages import ImagePart
@@ -25,8 +26,7 @@ _DATA_URL = re.compile(r"data:(image/[a-z0-9.+-]{1,40});base64,")
 _HEADER_CHARACTERS = 400_000
 
 
-@dataclass(frozen=True, slots=True)
-class ImageRule:
+class ImageRule(msgspec.Struct, frozen=True):
     """How a service counts pictures.
 
     Attributes:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
 from typing import Literal, TypeAlias
+
+import msgspec
 
 from ..image_headers import Size
 
@@ -31,8 +32,7 @@ def openai_tokens(model: str, size: Size | None, detail: Detail) -> int | None:
     return None
 
 
-@dataclass(frozen=True, slots=True)
-class _Patches:
+class _Patches(msgspec.Struct, frozen=True):
     """How a model reads patches.
 
     Attributes:

@@ -13,16 +13,16 @@ import os
 import re
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
+
+import msgspec
 
 TextCounter: TypeAlias = Callable[[str], int]
 """Counts the tokens of a text."""
 
 
-@dataclass(frozen=True, slots=True)
-class Vocabulary:
+class Vocabulary(msgspec.Struct, frozen=True):
     """A vocabulary that tiktoken knows, as a file.
 
     Attributes:
