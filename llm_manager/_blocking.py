@@ -64,8 +64,8 @@ def run_sync(
         raise RequestTimeoutError(f"not done within {timeout_s:g} s") from None
     except concurrent.futures.CancelledError:
         raise RequestCancelledError("the interpreter is shutting down") from None
-    except BaseException:
-        future.cancel()  # Ctrl-C while waiting: the work must not go on alone
+    except BaseException:  # Ctrl-C while waiting: the work must not go on alone
+        future.cancel()
         raise
 
 

@@ -731,13 +731,29 @@ class BaseLLMProvider(Reconfigurable, Asking):
             assembly, ticket = running
             assembly.attempts += 1
             self._connection.sends(ticket)
-        return self._with_reread_key(request) if self._rereads_key() else self._exchange(request)
+        if self._rereads_key():
+            return self._with_reread_key(request)
+        return self._masked_exchange(request)
+
+    def _masked_exchange(self, request: LLMRequest) -> AsyncGenerator[Delta, None]:
+        # Inside of the policies: what they announce of a failure must be masked, too.
+        if type(self)._exchange is BaseLLMProvider._exchange:
+            return self._exchange(request)  # which does it itself, at no cost for each piece
+        return self._masking(self._exchange(request), request)
+
+    async def _masking(
+        self, answer: AsyncGenerator[Delta, None], request: LLMRequest
+    ) -> AsyncGenerator[Delta, None]:
+        with self._masked(request):
+            async with aclosing(answer) as deltas:
+                async for delta in deltas:
+                    yield delta
 
     async def _with_reread_key(self, request: LLMRequest) -> AsyncGenerator[Delta, None]:
         """Send it once more if the key is refused: the function may know a newer one by now."""
         begun = False
         try:
-            async with aclosing(self._exchange(request)) as deltas:
+            async with aclosing(self._masked_exchange(request)) as deltas:
                 async for delta in deltas:
                     begun = True
                     yield delta
@@ -760,7 +776,7 @@ class BaseLLMProvider(Reconfigurable, Asking):
         )
         assembly.attempts += 1
         await self._reread_key()
-        async with aclosing(self._exchange(request)) as deltas:
+        async with aclosing(self._masked_exchange(request)) as deltas:
             async for delta in deltas:
                 yield delta
 

@@ -36,6 +36,7 @@ from llm_manager import (
     LLMProviderManager,
     LLMRequest,
     OpenAICompatibleProvider,
+    ProviderConnectionError,
     ProviderError,
     ToolCall,
     ToolDefinition,
@@ -418,10 +419,10 @@ class OfAnAuthor(EchoProvider):
         yield
 
 
-@pytest.mark.parametrize("kind", [ProviderError, RuntimeError])
+@pytest.mark.parametrize("kind", [ProviderError, ProviderConnectionError, RuntimeError])
 async def test_an_author_of_a_provider_need_not_mask_what_its_library_says(kind: type) -> None:
     failure = kind("refused: key the-secret-of-the-author")
-    async with OfAnAuthor(failure) as provider:
+    async with OfAnAuthor(failure, default_options={"retries": {"wait_s": 0}}) as provider:
         record = EventRecorder(provider)
         with pytest.raises(ProviderError) as caught:
             await provider.generate_completion(None, "hello")

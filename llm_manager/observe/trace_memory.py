@@ -110,7 +110,7 @@ class InMemoryTraceProvider:
         try:
             with self.use(span):
                 yield span
-        except BaseException as error:
+        except BaseException as error:  # whatever it is, the span tells of it
             span.set_error(type(error).__name__, None)
             raise
         finally:
