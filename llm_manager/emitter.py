@@ -83,6 +83,7 @@ class Subscription:
         self.coalesced = 0
         self._name = _described(listener)
         self._emitter = weakref.ref(emitter)
+        self._strong = None if weak else listener
         self._listener = _reference(listener, weak, self.close)
         self._inline = delivery == "inline"
         self._loop = _loop_here() if delivery == "loop" else None
@@ -127,7 +128,7 @@ class Subscription:
         """Stop listening at once; a running asynchronous listener is cancelled.  Idempotent."""
         # Takes no lock, because a garbage collection may call it; the emitter forgets us later.
         self._listening, self._closed = False, True
-        self._mailbox, self._listener = collections.deque(), _nobody
+        self._mailbox, self._strong, self._listener = collections.deque(), None, _nobody
         task = self._task
         if task is None or task.done():
             return
@@ -166,7 +167,7 @@ class Subscription:
             if not self._has_a_place:
                 self.close()
             return False
-        if len(mailbox) < self.batch:
+        if self.batch > 1 and len(mailbox) < self.batch:
             return False
         self._scheduled = True
         return True
@@ -238,18 +239,46 @@ class Subscription:
     def _drain_here(self) -> None:
         """`_drain` for ``inline``, which is on the path of every request: few calls, no loop."""
         while True:
+            if not self._mailbox:
+                # First at rest, then a last look; `_post` does it the other way round.  So
+                # whichever thread is faster, one of them delivers, and no lock is needed for it.
+                self._scheduled = False
+                if not self._mailbox or not self._take_over():
+                    return
             with self._lock:
                 if not self._mailbox:
-                    self._scheduled = False
-                    return
+                    continue
                 mail = self._mailbox.popleft()
-                missed, self._missed = self._missed, 0
-            args, kwargs = _with_count(mail, missed) if missed else mail
+                if self._missed:
+                    mail, self._missed = _with_count(mail, self._missed), 0
             try:
-                self._call(args, kwargs)
-            except BaseException:  # an exit; the next event begins anew
+                listener = self._strong or self._listener()
+                if listener is None:
+                    continue
+                args, kwargs = mail
+                try:
+                    result = listener(*args, **kwargs)
+                except (KeyboardInterrupt, SystemExit):
+                    raise
+                except BaseException as error:  # noqa: BLE001 - as in `_call`
+                    self._failed(error)
+                    continue
+                if result is None or not inspect.isawaitable(result):
+                    self._consecutive = 0
+                    continue
+                _discard(result)
+                self._failed(TypeError("a listener with delivery='inline' must not be async"))
+            except BaseException:  # an exit, or of a broken log handler; the next begins anew
                 self._scheduled = False
                 raise
+
+    def _take_over(self) -> bool:
+        """Go on delivering, unless another thread does or there is nothing to deliver."""
+        with self._lock:
+            if self._scheduled or not self._mailbox:
+                return False
+            self._scheduled = True
+            return True
 
     def _start(self, result: Awaitable[Any] | None = None) -> None:
         self._task = asyncio.get_running_loop().create_task(self._pump(result))
@@ -292,10 +321,6 @@ class Subscription:
             return None
         if result is None or not inspect.isawaitable(result):
             self._consecutive = 0
-            return None
-        if self._inline:
-            _discard(result)
-            self._failed(TypeError("a listener with delivery='inline' must not be async"))
             return None
         return result
 
@@ -653,17 +678,17 @@ class _Atomic:
 
 def _wake(ready: list[Subscription]) -> None:
     """Have mailboxes emptied, by one call for each loop; the inline ones here and now."""
-    here: list[Subscription] = []
-    by_loop: dict[asyncio.AbstractEventLoop | None, list[Subscription]] = {}
+    by_loop: dict[asyncio.AbstractEventLoop | None, list[Subscription]] | None = None
+    for subscription in ready:
+        if not subscription._inline:
+            by_loop = {} if by_loop is None else by_loop
+            by_loop.setdefault(subscription._loop, []).append(subscription)
+    if by_loop is not None:
+        for loop, subscriptions in by_loop.items():
+            _hand_over(loop, subscriptions)
     for subscription in ready:
         if subscription._inline:
-            here.append(subscription)
-        else:
-            by_loop.setdefault(subscription._loop, []).append(subscription)
-    for loop, subscriptions in by_loop.items():
-        _hand_over(loop, subscriptions)
-    for subscription in here:
-        subscription._drain_here()
+            subscription._drain_here()
 
 
 def _hand_over(loop: asyncio.AbstractEventLoop | None, subscriptions: list[Subscription]) -> None:

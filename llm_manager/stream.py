@@ -61,7 +61,7 @@ class Assembly:
         self._usage: Usage | None = None
         self._parts: list[tuple[int, Part]] = []
         self._vectors: list[list[float]] = []
-        self._began_s = monotonic()
+        self.began_s = monotonic()
         self._first_s: float | None = None
         self._ended_s: float | None = None
         self._broken_off = False
@@ -78,7 +78,7 @@ class Assembly:
 
     def begin(self) -> None:
         """Start the clock; the object may have been made long before."""
-        self._began_s = monotonic()
+        self.began_s = monotonic()
 
     def add(self, delta: Delta) -> LLMStreamEvent | None:
         """Take in a delta; returns the event that the reader gets for it, if any."""
@@ -184,11 +184,11 @@ class Assembly:
 
     @property
     def first_token_s(self) -> float | None:
-        return None if self._first_s is None else self._first_s - self._began_s
+        return None if self._first_s is None else self._first_s - self.began_s
 
     @property
     def duration_s(self) -> float:
-        return (self._ended_s or monotonic()) - self._began_s
+        return (self._ended_s or monotonic()) - self.began_s
 
     def response(self) -> LLMResponse:
         """What has arrived so far."""

@@ -157,6 +157,25 @@ async def test_a_prompt_longer_than_the_whole_allowance_is_sent() -> None:
     assert await line.ask(request("word " * 400)) == ["ok"]
 
 
+async def test_while_a_huge_prompt_is_estimated_the_event_loop_goes_on() -> None:
+    line, huge, turns = Line(), request("word " * 250_000), 0
+
+    async def look() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    left = estimate_prompt_tokens(huge)
+    line.host.set(rate_limits=RateLimits(tokens_left=left, tokens_reset_at=line.after(LATER_S)))
+    looking = asyncio.create_task(look())
+    assert await line.ask(huge) == ["ok"]
+    looking.cancel()
+    assert turns > 0  # nothing else in this line ever waits
+    with pytest.raises(RateLimitError):  # what it took is counted off
+        await line.ask()
+
+
 async def test_an_allowance_without_a_time_holds_nobody_back() -> None:
     line = Line()
     line.host.set(rate_limits=RateLimits(requests_left=0, tokens_left=0))

@@ -22,6 +22,7 @@ LAYERS = [
         "config",
         "interrupt",
         "lease",
+        "listening",
         "machine",
         "shared",
         "sleepwatch",

@@ -13,6 +13,7 @@ import pytest
 from llm_manager import (
     EchoAnswer,
     EventEmitter,
+    FallbackProvider,
     InvalidParameterError,
     LLMProviderManager,
     ModelMetrics,
@@ -305,6 +306,33 @@ def test_attaching_the_same_twice_counts_once_and_two_may_be_attached() -> None:
     ask(one, "a")
     ask(two, "b")
     assert only(metrics).total == 2
+
+
+async def test_a_composite_and_a_member_of_its_own_cannot_both_be_attached() -> None:
+    member, other = echo(id="member"), echo(id="other")
+    async with LLMProviderManager() as manager, FallbackProvider([member, other]) as composite:
+        with pytest.raises(InvalidParameterError, match="belongs together"):
+            ModelMetrics().attach(composite).attach(member)
+        with pytest.raises(InvalidParameterError, match="belongs together"):
+            ModelMetrics().attach(member).attach(composite)
+        manager.register_provider(composite)
+        with pytest.raises(InvalidParameterError, match="belongs together"):
+            ModelMetrics().attach(manager).attach(member)
+        # What a manager holds it announces by itself, and the composite does not.
+        manager.register_provider(other)
+        metrics = ModelMetrics().attach(composite).attach(other)
+        await composite.generate_completion("echo", "hello")
+        await other.generate_completion("echo", "hello")
+        assert sorted(model.total for model in metrics.snapshot().models) == [1, 1]
+
+
+async def test_a_member_that_comes_into_an_attached_manager_in_a_composite_is_heard_once() -> None:
+    member = echo(id="member")
+    async with LLMProviderManager() as manager:
+        metrics = ModelMetrics().attach(manager).attach(member)
+        composite = manager.register_provider(FallbackProvider([member]))
+        await composite.generate_completion("echo", "hello")
+        assert only(metrics).total == 1
 
 
 async def test_a_provider_and_its_manager_cannot_both_be_attached() -> None:

@@ -275,9 +275,8 @@ async def test_content_is_bounded_and_keeps_the_newest_of_the_prompt() -> None:
         assert len(record.prompt) == 50
         assert record.prompt.endswith("assistant: fine\nuser: newest")
         assert record.content_cut
-        entry = recent._entries[record.request_id].content
-        assert entry is not None
-        assert sum(map(len, (*entry._pieces, *entry._prompt))) < 1000
+        kept = recent._contents[record.request_id]
+        assert sum(map(len, (*kept._pieces, *kept._prompt))) < 1000
 
 
 async def test_tool_calls_and_images_are_content_that_can_be_read() -> None:

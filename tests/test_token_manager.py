@@ -158,7 +158,7 @@ async def test_tokens_below_zero_are_refused() -> None:
 
 
 def test_what_is_no_provider_cannot_be_attached() -> None:
-    with pytest.raises(InvalidParameterError, match="emitter must be"):
+    with pytest.raises(InvalidParameterError, match="provider or a manager"):
         TokenManager(max_tokens=10).attach(5)  # type: ignore[arg-type]
 
 

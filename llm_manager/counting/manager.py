@@ -6,22 +6,17 @@ there.
 
 from __future__ import annotations
 
-import threading
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Literal, Protocol, TypeAlias
+from typing import ClassVar, Literal, Protocol, TypeAlias
 
-from .._threads import reset_after_fork
-from ..checks import YEAR_S, check_number, check_type
+from ..checks import YEAR_S, check_number
 from ..clock import SYSTEM_CLOCK, Clock
-from ..emitter import EventEmitter, Subscription
 from ..errors import InvalidParameterError
 from ..events import RequestFinished
+from ..listening import Attachable
 from ..messages import LLMMessage, LLMRequest, Messages, TokenCount, Usage, as_messages
 from ..tokens import estimate_prompt
-
-_MAILBOX_LIMIT = 1_000_000
-# Adding up is cheaper for several at once, unless a period may end meanwhile.
-_BATCH = 64
 
 Period: TypeAlias = float | Literal["day"] | None
 
@@ -40,7 +35,7 @@ class ModelLike(Protocol):
         """How many tokens a conversation has."""
 
 
-class TokenManager:
+class TokenManager(Attachable):
     """A budget of tokens, all in all or for each period.
 
     ::
@@ -48,7 +43,9 @@ class TokenManager:
         budget = TokenManager(max_tokens=200_000, period_s="day").attach(manager)
         if await budget.can_process(messages): ...
 
-    Safe from any thread.
+    Attached, it records by itself what the requests of a provider, or of all of a manager, use.
+    Where the budget is for one model, only requests to that model count.  What a composite passes
+    on counts where it goes, and an answer out of a cache not at all.  Safe from any thread.
 
     Args:
         source: who counts: a provider, a manager, or the handle of a model; None: conversations
@@ -62,6 +59,9 @@ class TokenManager:
     Raises:
         InvalidParameterError: ``max_tokens`` is below 0 or ``period_s`` no period.
     """
+
+    listens_to: ClassVar[Mapping[str, str]] = {"requestFinished": "_finished"}
+    batch = 64
 
     def __init__(
         self,
@@ -85,16 +85,16 @@ class TokenManager:
                 )
         elif period_s is not None:
             check_number("period_s", period_s, above=0, high=YEAR_S)
+        super().__init__()
+        if period_s is not None:  # which may end while a batch waits
+            self.batch = 1
         self.max_tokens = max_tokens
         self.period_s = period_s
         self._source = source
         self._model = model
         self._clock = clock
-        self._lock = threading.Lock()
-        self._subscriptions: dict[EventEmitter, Subscription] = {}
         self._used_tokens = 0
         self._ends_at_s = self._end_after(clock.wall())
-        reset_after_fork(self)
 
     def __repr__(self) -> str:
         return f"<TokenManager {self.used_tokens} of {self.max_tokens} tokens used>"
@@ -102,7 +102,7 @@ class TokenManager:
     @property
     def used_tokens(self) -> int:
         """How many were used in this period."""
-        self._catch_up()
+        self.catch_up()
         with self._lock:
             self._begin_anew_if_due()
             return self._used_tokens
@@ -160,49 +160,12 @@ class TokenManager:
 
     def reset(self) -> None:
         """Begin anew now: nothing is used; a period of seconds begins now, too."""
-        self._catch_up()
+        self.catch_up()
         with self._lock:
             self._used_tokens = 0
             self._ends_at_s = self._end_after(self._clock.wall())
 
-    def attach(self, emitter: EventEmitter) -> TokenManager:
-        """Record by itself what the requests of a provider, or of all of a manager, use.
-
-        Where the budget is for one model, only requests to that model count.  What a composite
-        passes on counts where it goes, and an answer out of a cache not at all.  Attach either a
-        manager or its providers, not both.
-
-        Returns:
-            The budget itself.
-
-        Raises:
-            InvalidParameterError: it is neither a provider nor a manager.
-        """
-        check_type("emitter", emitter, EventEmitter)
-        if emitter not in self._subscriptions:
-            # No event may be lost while another thread is at it.
-            self._subscriptions[emitter] = emitter.subscribe(
-                self._finished,
-                RequestFinished.name,
-                delivery="inline",
-                limit=_MAILBOX_LIMIT,
-                batch=_BATCH if self.period_s is None else 1,
-                watches=False,
-            )
-        return self
-
-    def detach(self) -> None:
-        """Listen to nobody any more; what was used stays."""
-        self._catch_up()
-        while self._subscriptions:
-            self._subscriptions.popitem()[1].close()
-
     # ---- inside ----------------------------------------------------------------------------------
-
-    def _catch_up(self) -> None:
-        """Take in the events that wait for the next batch."""
-        for subscription in tuple(self._subscriptions.values()):
-            subscription.drain()
 
     async def _count(self, messages: Messages) -> TokenCount:
         source = self._source
@@ -241,9 +204,6 @@ class TokenManager:
         began_s = now_s if last_end_s is None else last_end_s
         # Periods follow each other without gaps, also those in which nobody asked.
         return began_s + self.period_s * ((now_s - began_s) // self.period_s + 1)
-
-    def _after_fork(self) -> None:
-        self._lock = threading.Lock()
 
 
 def _request_of(messages: tuple[LLMMessage, ...]) -> LLMRequest:

@@ -17,11 +17,11 @@ from ..checks import check_number, check_type
 from ..emitter import EventEmitter
 from ..errors import DependencyMissingError, InvalidParameterError
 from ..events import RequestFinished
+from ..listening import Attachable
 from ..messages import Usage
 from ..prices import PriceBook, as_usd
 from .cost_figures import CostSnapshot
 from .cost_sums import EndedRequest, Sums
-from .listening import Attachable
 
 log = logging.getLogger("llm_manager.cost")
 

@@ -14,8 +14,8 @@ from ..clock import SYSTEM_CLOCK, Clock, utc_now
 from ..emitter import EventEmitter
 from ..errors import ProviderNotFoundError
 from ..events import HealthCheck, ProviderRemoved, RequestFinished, StatusChanged, SystemResumed
+from ..listening import Attachable
 from .health_record import HealthFigures, HealthSnapshot, Watched
-from .listening import Attachable
 
 # What the request is refused for, whichever provider it goes to.
 _OF_THE_REQUEST = frozenset(

@@ -23,8 +23,8 @@ from ..events import (
     StreamStalled,
     SystemResumed,
 )
+from ..listening import Attachable
 from ..status import ProviderStatus
-from .listening import Attachable
 
 log = logging.getLogger("llm_manager.lifecycle")
 

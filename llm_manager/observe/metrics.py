@@ -14,9 +14,9 @@ from typing import ClassVar
 from ..checks import YEAR_S, check_number, check_type
 from ..emitter import EventEmitter
 from ..events import RequestFinished, RequestStarted, RetryScheduled
+from ..listening import Attachable
 from ..messages import Usage
 from .figures import OTHER, MetricsSnapshot, ModelFigures
-from .listening import Attachable
 from .percentiles import LogHistogram
 from .prometheus import exposition
 

@@ -10,9 +10,9 @@ from ..checks import check_number, check_type
 from ..emitter import EventEmitter, Subscription
 from ..errors import InvalidParameterError
 from ..events import RequestFinished, RequestQueued, RequestStarted, RetryScheduled, StreamStalled
+from ..listening import Attachable
 from ..messages import Data, LLMRequest
 from ..policy import Exchange, Host
-from .listening import Attachable
 from .recent_content import Content, kept
 from .recent_record import Entry, RequestRecord
 
@@ -72,8 +72,8 @@ class RecentRequests(Attachable):
         self._revision = 0
         self._changes = EventEmitter()
         self._is_watched = False
-        if content:  # which comes by another way, for a request that is known by then
-            self.batch = 1
+        # By the ids of requests, of which some may not be known by their events yet.
+        self._contents: dict[str, Content] = {}
 
     @property
     def revision(self) -> int:
@@ -89,7 +89,9 @@ class RecentRequests(Attachable):
             newest_first = sorted(self._entries.items(), key=_age, reverse=True)
             return RecentSnapshot(
                 revision=self._revision,
-                requests=tuple(entry.record(children[id]) for id, entry in newest_first),
+                requests=tuple(
+                    entry.record(children[id], self._contents.get(id)) for id, entry in newest_first
+                ),
             )
 
     def get(self, request_id: str) -> RequestRecord | None:
@@ -97,7 +99,9 @@ class RecentRequests(Attachable):
         self.catch_up()
         with self._lock:
             entry = self._entries.get(request_id)
-            return None if entry is None else entry.record(self._children()[request_id])
+            if entry is None:
+                return None
+            return entry.record(self._children()[request_id], self._contents.get(request_id))
 
     def subscribe(self, listener: Callable[[int], Any]) -> Subscription:
         """Call ``listener`` with the revision after changes, on the loop that runs here.
@@ -114,6 +118,7 @@ class RecentRequests(Attachable):
         self.catch_up()
         with self._lock:
             self._entries.clear()
+            self._contents.clear()
             self._changed()
 
     # ---- events ----------------------------------------------------------------------------------
@@ -146,11 +151,19 @@ class RecentRequests(Attachable):
         return kept(exchange, self._content_of) if self._content_limit else exchange
 
     def _content_of(self, request: LLMRequest) -> Content | None:
-        entry = self._entries.get(request.id)
-        if entry is None:
+        if not self._attached:
             return None
-        entry.content = Content(request, self._content_limit)
-        return entry.content
+        content = self._contents[request.id] = Content(request, self._content_limit)
+        if len(self._contents) > self._limit + 2 * self.batch:
+            self._forget_contents_except(request.id)
+        return content
+
+    def _forget_contents_except(self, request_id: str) -> None:
+        """Forget those of requests that are not remembered; of this one nobody may know yet."""
+        self.catch_up()
+        for id in list(self._contents):
+            if id not in self._entries and id != request_id:
+                self._contents.pop(id, None)
 
     def _before_attaching(self, emitter: EventEmitter) -> None:
         if not self._content_limit:
@@ -176,7 +189,8 @@ class RecentRequests(Attachable):
 
     def _remember(self, event: RequestStarted | RequestFinished) -> None:
         if len(self._entries) >= self._limit:
-            self._entries.popitem(last=False)
+            oldest, _ = self._entries.popitem(last=False)
+            self._contents.pop(oldest, None)
         self._entries[event.request_id] = Entry(event)
 
     def _changed(self) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Iterable
 
 from ..messages import Delta, LLMMessage, LLMRequest, TextDelta, ToolCallDelta
 from ..policy import Exchange
@@ -25,7 +24,7 @@ class Content:
 
     def __init__(self, request: LLMRequest, limit_characters: int) -> None:
         self._limit = limit_characters
-        self._prompt = _newest(_said(request), limit_characters + _MARGIN_CHARACTERS)
+        self._prompt = _said(request, limit_characters + _MARGIN_CHARACTERS)
         """What was asked, the newest first."""
         self._pieces: list[str] = []
         self.room = limit_characters + _MARGIN_CHARACTERS
@@ -67,25 +66,34 @@ def kept(exchange: Exchange, content_of: Callable[[LLMRequest], Content | None])
 async def _kept(
     answer: AsyncGenerator[Delta, None], content: Content
 ) -> AsyncGenerator[Delta, None]:
-    async with aclosing(answer) as deltas:
-        async for delta in deltas:
+    try:
+        async for delta in answer:
             if type(delta) is TextDelta:
                 if content.room > 0:
                     content.add(delta.text)
             elif type(delta) is ToolCallDelta:
                 content.add(f"[{delta.name}] {delta.arguments}" if delta.name else delta.arguments)
             yield delta
+    finally:
+        await answer.aclose()
 
 
-def _said(request: LLMRequest) -> Iterator[str]:
-    """What a request says, the newest first."""
+def _said(request: LLMRequest, room: int) -> list[str]:
+    """What a request says, the newest first, as much as finds room."""
+    found: list[str] = []
     for message in reversed(request.messages):
-        yield f"{message.role}: {_text(message)}"
-    if request.suffix:
-        yield f"suffix: {request.suffix}"
-    if request.prefix:
-        yield f"prefix: {request.prefix}"
-    yield from reversed(request.texts)
+        if room <= 0:
+            return found
+        content = message.content
+        text = content if isinstance(content, str) and not message.tool_calls else _text(message)
+        text = f"{message.role}: {text[:room]}"
+        found.append(text[:room])
+        room -= len(text) + 1
+    if not (request.prefix or request.suffix or request.texts):
+        return found
+    around = {"suffix": request.suffix, "prefix": request.prefix}
+    filled = (f"{name}: {text}" for name, text in around.items() if text)
+    return found + _newest((*filled, *reversed(request.texts)), room)
 
 
 def _text(message: LLMMessage) -> str:

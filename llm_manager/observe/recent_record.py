@@ -110,16 +110,14 @@ class Entry:
         first: its start, or its end if that is all that was heard.
         finished: its end, or None.
         lost: whether nobody listens for its end any more.
-        content: what was asked and answered, if that is kept.
     """
 
-    __slots__ = ("_notes", "content", "finished", "first", "lost")
+    __slots__ = ("_notes", "finished", "first", "lost")
 
     def __init__(self, first: RequestStarted | RequestFinished) -> None:
         self.first = first
         self.finished = first if isinstance(first, RequestFinished) else None
         self.lost = False
-        self.content: Content | None = None
         self._notes: list[Event] = []
 
     def note(self, event: Event) -> None:
@@ -139,9 +137,9 @@ class Entry:
             return self.finished.outcome
         return "unknown" if self.lost else "running"
 
-    def record(self, children: tuple[str, ...]) -> RequestRecord:
-        """Everything that is known, as data."""
-        about, end, content = self.first, self.finished, self.content
+    def record(self, children: tuple[str, ...], content: Content | None) -> RequestRecord:
+        """Everything that is known, as data; ``content`` if that is kept."""
+        about, end = self.first, self.finished
         record = RequestRecord(
             request_id=about.request_id,
             provider_id=about.provider_id,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -12,7 +11,6 @@ from random import getrandbits
 from time import time_ns
 from typing import Any
 
-from .._threads import reset_after_fork
 from ..checks import check_number
 from ..messages import Data
 from .trace_provider import Attribute, Attributes, Metric, SpanKind, TraceSpan
@@ -80,28 +78,28 @@ class InMemoryTraceProvider:
     ) -> None:
         check_number("limit", limit, low=1, whole=True)
         self._on_end = on_end
-        self._spans: deque[SpanRecord] = deque(maxlen=limit)
-        self._measurements: deque[Measurement] = deque(maxlen=limit)
-        self._lock = threading.Lock()
-        reset_after_fork(self)
+        # Records are made when somebody looks at them.  No lock: `append` and `copy` cannot be
+        # interrupted, and a garbage collection may end a span in the middle of anything.
+        self._spans: deque[_Span] = deque(maxlen=limit)
+        self._measurements: deque[tuple[Metric, float, Attributes]] = deque(maxlen=limit)
 
     @property
     def spans(self) -> tuple[SpanRecord, ...]:
         """The spans that have ended, in the order of their ends."""
-        with self._lock:
-            return tuple(self._spans)
+        return tuple(span.record for span in self._spans.copy())
 
     @property
     def measurements(self) -> tuple[Measurement, ...]:
         """What was measured, in its order."""
-        with self._lock:
-            return tuple(self._measurements)
+        return tuple(
+            Measurement(metric=metric.name, value=value, attributes=dict(attributes))
+            for metric, value, attributes in self._measurements.copy()
+        )
 
     def clear(self) -> None:
         """Forget all spans and measurements."""
-        with self._lock:
-            self._spans.clear()
-            self._measurements.clear()
+        self._spans.clear()
+        self._measurements.clear()
 
     @contextmanager
     def span(self, name: str, **attributes: Attribute) -> Iterator[TraceSpan]:
@@ -130,25 +128,26 @@ class InMemoryTraceProvider:
         return _Span(self, name, kind, dict(attributes), within, start_time_ns or time_ns())
 
     def use(self, span: TraceSpan) -> AbstractContextManager[object]:
-        return _used(span)
+        return _Current(span)
 
     def record(self, metric: Metric, value: float, attributes: Attributes) -> None:
-        measured = Measurement(metric=metric.name, value=value, attributes=dict(attributes))
-        with self._lock:
-            self._measurements.append(measured)
+        self._measurements.append((metric, value, attributes))
 
-    def _keep(self, record: SpanRecord) -> None:
-        with self._lock:
-            self._spans.append(record)
+    def _keep(self, span: _Span) -> None:
+        self._spans.append(span)
         if self._on_end is not None:
-            self._on_end(record)
-
-    def _after_fork(self) -> None:
-        self._lock = threading.Lock()
+            self._on_end(span.record)
 
 
 class _Span:
-    """A span that lasts."""
+    """A span that lasts, or has lasted."""
+
+    __slots__ = (
+        "_attributes", "_began_ns", "_ended_ns", "_error_message", "_error_type", "_events",
+        "_kind", "_name", "_parent", "_record", "provider", "span_id", "trace_id",
+    )  # fmt: skip
+
+    recording = True
 
     def __init__(
         self,
@@ -160,58 +159,68 @@ class _Span:
         began_ns: int,
     ) -> None:
         self.provider = provider
-        self.trace_id: str = parent.trace_id if parent else f"{getrandbits(128):032x}"
-        self.span_id = f"{getrandbits(64):016x}"
-        self._parent_id = parent.span_id if parent else None
+        self.trace_id: int = getrandbits(128) if parent is None else parent.trace_id
+        self.span_id: int = getrandbits(64)
+        self._parent: int | None = None if parent is None else parent.span_id
         self._name, self._kind, self._attributes = name, kind, attributes
         self._began_ns = began_ns
-        self._events: list[SpanEvent] = []
+        self._ended_ns = 0
+        self._events: list[SpanEvent] | None = None
         self._error_type: str | None = None
         self._error_message: str | None = None
-
-    @property
-    def recording(self) -> bool:
-        return True
+        self._record: SpanRecord | None = None
 
     def set_attributes(self, attributes: Attributes) -> None:
         self._attributes.update(attributes)
 
     def add_event(self, name: str, attributes: Attributes) -> None:
         happened = SpanEvent(name=name, at=datetime.now(UTC), attributes=dict(attributes))
-        self._events.append(happened)
+        self._events = [*(self._events or ()), happened]
 
     def set_error(self, error_type: str, message: str | None) -> None:
         self._error_type, self._error_message = error_type, message
 
     def end(self) -> None:
-        self.provider._keep(
-            SpanRecord(
+        self._ended_ns = time_ns()
+        self.provider._keep(self)
+
+    @property
+    def record(self) -> SpanRecord:
+        """What it was; once it has ended."""
+        if self._record is None:
+            self._record = SpanRecord(
                 name=self._name,
                 kind=self._kind,
-                trace_id=self.trace_id,
-                span_id=self.span_id,
-                parent_id=self._parent_id,
+                trace_id=f"{self.trace_id:032x}",
+                span_id=f"{self.span_id:016x}",
+                parent_id=None if self._parent is None else f"{self._parent:016x}",
                 started_at=datetime.fromtimestamp(self._began_ns / 1e9, UTC),
-                duration_s=max(time_ns() - self._began_ns, 0) / 1e9,
+                duration_s=max(self._ended_ns - self._began_ns, 0) / 1e9,
                 attributes=self._attributes,
-                events=tuple(self._events),
+                events=tuple(self._events or ()),
                 error_type=self._error_type,
                 error_message=self._error_message,
             )
-        )
+        return self._record
 
 
 _current: ContextVar[TraceSpan | None] = ContextVar("llm_manager_span", default=None)
 
 
-@contextmanager
-def _used(span: TraceSpan) -> Iterator[None]:
-    token = _current.set(span)
-    try:
-        yield
-    finally:
+class _Current:
+    """Makes a span the current one; cheaper than a generator."""
+
+    __slots__ = ("_span", "_token")
+
+    def __init__(self, span: TraceSpan) -> None:
+        self._span = span
+
+    def __enter__(self) -> None:
+        self._token = _current.set(self._span)
+
+    def __exit__(self, *exc: object) -> None:
         try:
-            _current.reset(token)
+            _current.reset(self._token)
         except ValueError:
             # Destroyed by the garbage collector in another context, where it is not current.
             pass

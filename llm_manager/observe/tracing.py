@@ -14,19 +14,19 @@ What was said is not reported unless asked for, and then masked and cut.
 from __future__ import annotations
 
 import logging
-from time import time_ns
+from time import monotonic, time_ns
 from typing import TYPE_CHECKING, Self, cast
 
 from ..checks import check_number, check_type
 from ..emitter import EventEmitter
 from ..errors import InvalidParameterError
 from ..events import RequestFinished, RequestQueued, RetryScheduled, StreamStalled
+from ..listening import Attachable
 from ..manager import LLMProviderManager
 from ..messages import Delta, LLMRequest
 from ..provider import BaseLLMProvider
 from . import genai, genai_events
 from .genai_tool import tool_attributes, tool_span_name
-from .listening import Attachable
 from .otel import OpenTelemetryTraceProvider
 from .trace_provider import Attributes, SpanKind, TraceProvider, TraceSpan, check_trace_provider
 from .tracing_report import Report
@@ -147,8 +147,9 @@ class Tracing(Attachable):
         if span is None:
             return None
         deltas: list[Delta] | None = [] if self._report.tells_content and span.recording else None
-        running = RunningRequest(span, call, request, provider, deltas)
-        self._running[request.id] = running
+        running = self._running[request.id] = RunningRequest(
+            span, call, request, provider, deltas, self.trace_provider
+        )
         return running
 
     def _new_span(
@@ -183,18 +184,8 @@ class Tracing(Attachable):
 
     def _finished(self, event: RequestFinished) -> None:
         running = self._running.pop(event.request_id, None)
-        span: TraceSpan | None
         if running is None:
-            # It was refused, or answered, before it came to the stage.
-            base_url = self._base_url(event.provider_id)
-            call = genai.call_of(event.kind, event.operation, event.model, base_url)
-            span = self._new_span(
-                call.span_name,
-                call.attributes,
-                kind="internal" if event.composite else "client",
-                parent_id=event.parent_id,
-                began_ns=_ago_ns(event.duration_s),
-            )
+            call, span = self._of_unseen(event)
         else:
             call, span = running.call, running.span
         if span is not None:
@@ -204,6 +195,19 @@ class Tracing(Attachable):
             finally:
                 span.end()
         genai.measure(self.trace_provider.record, call, event)
+
+    def _of_unseen(self, event: RequestFinished) -> tuple[genai.Call, TraceSpan | None]:
+        """Of a request that was refused, or answered, before it came to the stage."""
+        base_url = self._base_url(event.provider_id)
+        call = genai.call_of(event.kind, event.operation, event.model, base_url)
+        span = self._new_span(
+            call.span_name,
+            call.attributes,
+            kind="internal" if event.composite else "client",
+            parent_id=event.parent_id,
+            began_ns=_ago_ns(event.duration_s),
+        )
+        return call, span
 
     def _base_url(self, provider_id: str) -> str | None:
         providers = (stage.provider(provider_id) for stage in tuple(self._stages.values()))
@@ -240,8 +244,8 @@ class Tracing(Attachable):
 
 def _beginning_ns(request: LLMRequest, provider: BaseLLMProvider | None) -> int | None:
     """When the request began: it may have waited for the provider to be connected."""
-    known = provider and provider._running.get(request.id)
-    return _ago_ns(known[0].duration_s) if known else None
+    known = None if provider is None else provider._running.get(request.id)
+    return None if known is None else time_ns() - int((monotonic() - known[0].began_s) * 1e9)
 
 
 def _ago_ns(seconds: float) -> int:

@@ -5,12 +5,13 @@ Whether people's words are told is decided here, in one place.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from ..events import RequestFinished
-from .genai import request_attributes, response_attributes
+from ..messages import Delta
+from .genai import add_request, response_attributes
 from .genai_content import Content
-from .trace_provider import TraceSpan
+from .trace_provider import Attribute, TraceSpan
 from .tracing_stage import RunningRequest
 
 
@@ -43,15 +44,24 @@ class Report:
         """Tell all that is known about a request; ``running`` is None if it never ran."""
         attributes = response_attributes(event)
         if running is not None:
-            attributes.update(request_attributes(running.request))
-            content = self.content(_secrets(running)) if self.tells_content else None
-            if content is not None:
-                reason = event.finish_reason or event.outcome
-                attributes.update(content.of_request(running.request))
-                attributes.update(content.of_answer(running.deltas or (), reason))
+            add_request(attributes, running.request)
+            if running.deltas is not None:
+                self._add_content(attributes, event, running, running.deltas)
         span.set_attributes(attributes)
         if event.error is not None and event.outcome == "error":
             span.set_error(event.error.code, self.message(event.error.message))
+
+    def _add_content(
+        self,
+        attributes: dict[str, Attribute],
+        event: RequestFinished,
+        running: RunningRequest,
+        deltas: Sequence[Delta],
+    ) -> None:
+        content = self.content(_secrets(running))
+        if content is not None:
+            attributes.update(content.of_request(running.request))
+            attributes.update(content.of_answer(deltas, event.finish_reason or event.outcome))
 
 
 def _secrets(running: RunningRequest) -> Iterable[str]:

@@ -25,7 +25,10 @@ StartSpan = Callable[[LLMRequest, Call, BaseLLMProvider | None], "RunningRequest
 
 
 class RunningRequest:
-    """A request that has a span.
+    """A request that has a span, and its answer as the stage hands it on.
+
+    The first piece is awaited with the span as the current one.  The later ones come by the
+    answer's own method and cost nothing more.
 
     Attributes:
         span: the span.
@@ -33,9 +36,15 @@ class RunningRequest:
         request: what is asked.
         provider: who is asked; None if that is not known any more.
         deltas: what has come of the answer, if it is to be kept.
+        answer: what comes from further inside.
     """
 
-    __slots__ = ("call", "deltas", "provider", "request", "span")
+    __slots__ = (
+        "__anext__", "_trace_provider", "answer", "call", "deltas", "provider", "request", "span",
+    )  # fmt: skip
+
+    __anext__: Callable[[], Awaitable[Delta]]
+    answer: AsyncGenerator[Delta, None]
 
     def __init__(
         self,
@@ -44,12 +53,26 @@ class RunningRequest:
         request: LLMRequest,
         provider: BaseLLMProvider | None,
         deltas: list[Delta] | None,
+        trace_provider: TraceProvider,
     ) -> None:
         self.span = span
         self.call = call
         self.request = request
         self.provider = provider
         self.deltas = deltas
+        self._trace_provider = trace_provider
+
+    def __aiter__(self) -> RunningRequest:
+        return self
+
+    async def first(self) -> Delta:
+        advance = self.__anext__ = self.answer.__anext__
+        with self._trace_provider.use(self.span):
+            return await advance()
+
+    async def aclose(self) -> None:
+        self.__anext__ = self.answer.__anext__
+        await self.answer.aclose()
 
 
 class TracingStage:
@@ -89,14 +112,15 @@ class TracingStage:
         provider = self.provider(host.status.provider_id)
 
         def traced(request: LLMRequest) -> AsyncGenerator[Delta, None]:
-            call = call_of(kind, request.operation, request.model, base_url_of(provider))
+            address = getattr(provider, "base_url", None)
+            call = call_of(kind, request.operation, request.model, address)
             running = start(request, call, provider)
             if running is None:
                 return exchange(request)
-            deltas = cast(
-                AsyncGenerator[Delta, None],
-                _Current(exchange(request), self._trace_provider, running.span),
-            )
+            # Of a second round, if there is one already.
+            running.answer = exchange(request)
+            running.__anext__ = running.first
+            deltas = cast(AsyncGenerator[Delta, None], running)
             if self._chunk_times:
                 deltas = _timed(deltas, self._trace_provider, call)
             return deltas if running.deltas is None else _kept(deltas, running.deltas)
@@ -115,35 +139,6 @@ def _found(providers: Iterable[BaseLLMProvider], id: str) -> BaseLLMProvider | N
 def base_url_of(provider: BaseLLMProvider | None) -> str | None:
     """Where a provider's service is; None if it has no address."""
     return getattr(provider, "base_url", None)
-
-
-class _Current:
-    """An answer whose first piece is awaited with its span as the current one.
-
-    The later pieces come by the answer's own method and cost nothing more.
-    """
-
-    __slots__ = ("__anext__", "_deltas", "_span", "_trace_provider")
-
-    __anext__: Callable[[], Awaitable[Delta]]
-
-    def __init__(
-        self, deltas: AsyncGenerator[Delta, None], trace_provider: TraceProvider, span: TraceSpan
-    ) -> None:
-        self._deltas, self._trace_provider, self._span = deltas, trace_provider, span
-        self.__anext__ = self._first
-
-    def __aiter__(self) -> _Current:
-        return self
-
-    async def _first(self) -> Delta:
-        advance = self.__anext__ = self._deltas.__anext__
-        with self._trace_provider.use(self._span):
-            return await advance()
-
-    async def aclose(self) -> None:
-        self.__anext__ = self._deltas.__anext__
-        await self._deltas.aclose()
 
 
 async def _timed(

@@ -23,12 +23,12 @@ from ..errors import (
     RequestTimeoutError,
 )
 from ..messages import Delta, LLMRequest, TextDelta, Usage
-from ..prices import PriceBook, as_picodollars
+from ..prices import PriceBook
 from ..tokens import estimate_prompt_tokens, is_long
 from . import Exchange, Host
-from .budget_account import Accounts, Amount, Reservation, reserve
+from .budget_account import Accounts, Reservation
 from .budget_limits import BudgetLeft, BudgetUse, Limits, price_unknown
-from .budget_use import NOTHING, Meter, longest_answer_tokens
+from .budget_use import NOTHING, Meter
 from .patterns import model_filter
 
 log = logging.getLogger("llm_manager.budget")
@@ -111,7 +111,7 @@ class BudgetPolicy:
         self.unknown = unknown
         self.answer_tokens = answer_tokens
         self.clock = clock
-        self._is_for = model_filter(models)
+        self._is_for = None if models is None else model_filter(models)
         self._book = prices or PriceBook()
         self._accounts = Accounts(clock, timezone, max_conversations)
         self._unknown_requests = 0
@@ -162,7 +162,10 @@ class BudgetPolicy:
             return exchange
 
         def budgeted(request: LLMRequest) -> AsyncGenerator[Delta, None]:
-            return metered(request) if self._is_for(request.model) else exchange(request)
+            is_for = self._is_for
+            if is_for is None or is_for(request.model):
+                return metered(request)
+            return exchange(request)
 
         async def metered(request: LLMRequest) -> AsyncGenerator[Delta, None]:
             if self._limits.in_usd and not self._book.loaded:
@@ -206,7 +209,9 @@ class BudgetPolicy:
 
     def _reserve(self, request: LLMRequest, prompt_tokens: int, host: Host) -> Reservation:
         """Keep what ``request`` might take, or refuse it."""
-        answer_tokens = longest_answer_tokens(request, self.answer_tokens)
+        options, answer_tokens = request.options, 0
+        if request.operation != "embed":
+            answer_tokens = options.max_tokens or self.answer_tokens
         picodollars: int | None = 0
         if self._limits.in_usd:
             usage = Usage(prompt_tokens=prompt_tokens, completion_tokens=answer_tokens)
@@ -214,30 +219,33 @@ class BudgetPolicy:
             if picodollars is None and self.unknown == "refuse":
                 raise price_unknown(host, request.model)
         needed = (prompt_tokens + answer_tokens, picodollars or 0)
-        conversation_id = request.options.conversation_id
         with self._lock:
             today, conversation = self._accounts.today, None
-            if conversation_id is not None:
-                conversation = self._accounts.of_conversation(conversation_id)
+            if options.conversation_id is not None:
+                conversation = self._accounts.of_conversation(options.conversation_id)
             self._limits.check(needed, today, conversation, self._accounts)
-            return reserve(needed, (today,) if conversation is None else (today, conversation))
+            return Reservation(needed, (today,) if conversation is None else (today, conversation))
 
     def _settle(
         self, reservation: Reservation, meter: Meter, request: LLMRequest, host: Host
     ) -> None:
         """Put what ``request`` has taken in the place of what was kept for it."""
         # It must not stay for ever, even if somebody's own provider tells nonsense.
-        spent: Amount = reservation.amount
-        picodollars: int | None = 0
+        tokens, picodollars = reservation.amount
+        unknown = False
         try:
             used = meter.used()
-            if self._limits.in_usd and used is not NOTHING:
-                picodollars = self._picodollars(used, request, meter.model, host)
-            spent = (used.prompt_tokens + used.completion_tokens, picodollars or 0)
+            tokens = used.prompt_tokens + used.completion_tokens
+            if self._limits.in_usd:
+                spent: int | None = 0
+                if used is not NOTHING:
+                    spent = self._picodollars(used, request, meter.model, host)
+                unknown = spent is None
+                picodollars = spent or 0
         finally:
             with self._lock:
-                self._unknown_requests += picodollars is None
-                reservation.settle(spent)
+                self._unknown_requests += unknown
+                reservation.settle(tokens, picodollars)
 
     def _picodollars(
         self, usage: Usage, request: LLMRequest, response_model: str, host: Host
@@ -249,8 +257,7 @@ class BudgetPolicy:
             provider_id=host.status.provider_id,
             response_model=response_model,
         )
-        usd = None if quote is None else quote.usd(usage)
-        return None if usd is None else as_picodollars(usd)
+        return None if quote is None else quote.picodollars(usage)
 
     def _after_fork(self) -> None:
         """Begin at 0 as any process does: the parent's requests do not end here."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 from ..clock import Clock
 
@@ -17,52 +17,42 @@ _DAYS = 2
 
 
 class Account:
-    """What one day, or one conversation, has spent, and what its running requests might spend."""
+    """What one day, or one conversation, has spent, and what its running requests might spend.
 
-    __slots__ = ("reserved_picodollars", "reserved_tokens", "spent_picodollars", "spent_tokens")
+    Attributes:
+        spent, reserved: tokens and picodollars, as in an `Amount`, but to be changed in place.
+    """
+
+    __slots__ = ("reserved", "spent")
 
     def __init__(self) -> None:
-        self.spent_tokens = self.spent_picodollars = 0
-        self.reserved_tokens = self.reserved_picodollars = 0
-
-    def reserve(self, amount: Amount) -> None:
-        """Keep so much for a request that is about to be sent."""
-        self.reserved_tokens += amount[0]
-        self.reserved_picodollars += amount[1]
-
-    def settle(self, reserved: Amount, spent: Amount) -> None:
-        """Put what a request has spent in the place of what was kept for it."""
-        self.reserved_tokens -= reserved[0]
-        self.reserved_picodollars -= reserved[1]
-        self.spent_tokens += spent[0]
-        self.spent_picodollars += spent[1]
-
-    @property
-    def taken(self) -> Amount:
-        """What is spent or reserved."""
-        return (
-            self.spent_tokens + self.reserved_tokens,
-            self.spent_picodollars + self.reserved_picodollars,
-        )
+        self.spent = [0, 0]
+        self.reserved = [0, 0]
 
 
-class Reservation(NamedTuple):
-    """What is kept for one request, and in which accounts: of its day, of its conversation."""
+class Reservation:
+    """What is kept for one request, in the accounts of its day and of its conversation."""
 
-    amount: Amount
-    accounts: tuple[Account, ...]
+    __slots__ = ("_accounts", "amount")
 
-    def settle(self, spent: Amount) -> None:
+    def __init__(self, amount: Amount, accounts: tuple[Account, ...]) -> None:
+        self.amount = amount
+        self._accounts = accounts
+        tokens, picodollars = amount
+        for account in accounts:
+            reserved = account.reserved
+            reserved[0] += tokens
+            reserved[1] += picodollars
+
+    def settle(self, tokens: int, picodollars: int) -> None:
         """Put what the request has spent in its place."""
-        for account in self.accounts:
-            account.settle(self.amount, spent)
-
-
-def reserve(amount: Amount, accounts: tuple[Account, ...]) -> Reservation:
-    """Keep so much in all of ``accounts``."""
-    for account in accounts:
-        account.reserve(amount)
-    return Reservation(amount, accounts)
+        kept_tokens, kept_picodollars = self.amount
+        for account in self._accounts:
+            reserved, spent = account.reserved, account.spent
+            reserved[0] -= kept_tokens
+            reserved[1] -= kept_picodollars
+            spent[0] += tokens
+            spent[1] += picodollars
 
 
 class Accounts:
@@ -75,7 +65,7 @@ class Accounts:
     """
 
     def __init__(self, clock: Clock, timezone: tzinfo, max_conversations: int) -> None:
-        self._clock = clock
+        self._wall = clock.wall
         self._timezone = timezone
         self._max_conversations = max_conversations
         self._conversations: OrderedDict[str, Account] = OrderedDict()
@@ -86,7 +76,7 @@ class Accounts:
     @property
     def today(self) -> Account:
         """The account of the present day."""
-        now_s = self._clock.wall()
+        now_s = self._wall()
         if not self._begins_s <= now_s < self._ends_s:
             day = datetime.fromtimestamp(now_s, UTC).astimezone(self._timezone).date()
             self._today = self._days.setdefault(day, Account())

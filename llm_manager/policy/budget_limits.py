@@ -86,29 +86,29 @@ class Limits:
         """
         for scope, unit, limit in self._given:
             more, taken = needed[unit], 0
-            if scope == "day":
-                taken = today.taken[unit]
-            elif scope == "conversation":
-                if conversation is None:
+            if scope != "request":
+                account = today if scope == "day" else conversation
+                if account is None:
                     continue
-                taken = conversation.taken[unit]
+                taken = account.spent[unit] + account.reserved[unit]
             if taken + more > limit:
                 retry_at = accounts.next_day if scope == "day" and more <= limit else None
                 raise _exceeded(scope, unit, limit, taken, more, retry_at)
 
     def use(self, account: Account) -> BudgetUse:
         """What is spent on ``account``."""
+        spent, reserved = account.spent, account.reserved
         return BudgetUse(
-            tokens=account.spent_tokens,
-            usd=as_usd(account.spent_picodollars) if self.in_usd else None,
-            reserved_tokens=account.reserved_tokens,
-            reserved_usd=as_usd(account.reserved_picodollars) if self.in_usd else None,
+            tokens=spent[_TOKENS],
+            usd=as_usd(spent[_USD]) if self.in_usd else None,
+            reserved_tokens=reserved[_TOKENS],
+            reserved_usd=as_usd(reserved[_USD]) if self.in_usd else None,
         )
 
     def left(self, scope: Scope, account: Account, resets_at: datetime | None) -> BudgetLeft:
         """What ``account`` may still take."""
         tokens, usd = self._tokens[scope], self._usd[scope]
-        taken_tokens, taken = account.taken
+        taken_tokens, taken = map(sum, zip(account.spent, account.reserved, strict=True))
         return BudgetLeft(
             tokens=None if tokens is None else max(int(tokens) - taken_tokens, 0),
             usd=None if usd is None else as_usd(max(as_picodollars(usd) - taken, 0)),

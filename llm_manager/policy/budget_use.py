@@ -6,7 +6,6 @@ import msgspec
 
 from ..messages import (
     Delta,
-    LLMRequest,
     MetaDelta,
     ReasoningDelta,
     ToolCallDelta,
@@ -17,13 +16,6 @@ from ..messages import (
 from ..tokens import estimate_text_tokens
 
 NOTHING = Usage()
-
-
-def longest_answer_tokens(request: LLMRequest, answer_tokens: int) -> int:
-    """How long an answer to ``request`` may become; ``answer_tokens`` if it sets no bound."""
-    if request.operation == "embed":
-        return 0
-    return request.options.max_tokens or answer_tokens
 
 
 class Meter:
@@ -39,24 +31,24 @@ class Meter:
         read: whether the service may have read the prompt although nothing has come.
     """
 
-    __slots__ = (
-        "_begun", "_cached", "_prompt_tokens", "_usage", "model", "read", "texts", "whole",
-    )  # fmt: skip
+    # How things are at first: most of it stays so, and one is made for every request.
+    model = ""
+    whole = read = _begun = _cached = False
+    _usage: Usage | None = None
 
     def __init__(self, prompt_tokens: int) -> None:
         self.texts: list[str] = []
-        self.model = ""
-        self.whole = self.read = self._begun = self._cached = False
         self._prompt_tokens = prompt_tokens
-        self._usage: Usage | None = None
 
     def add(self, delta: Delta) -> None:
         """Take note of a piece that is no text of the answer."""
         if type(delta) is UsageDelta:
             self._usage = delta.usage
         elif type(delta) is MetaDelta:
-            self.model = delta.model or self.model
-            self._cached = self._cached or delta.cached
+            if delta.model:
+                self.model = delta.model
+            if delta.cached:
+                self._cached = True
         elif type(delta) is ReasoningDelta:
             self.texts.append(delta.text)
         elif type(delta) is ToolCallDelta:
@@ -66,10 +58,12 @@ class Meter:
 
     def used(self) -> Usage:
         """What was taken: by the service's count of a whole answer, else at least by estimate."""
-        if self._cached or not (self.read or self._begun or self.texts or self._usage):
+        if self._cached:
             return NOTHING
         if self.whole and self._usage is not None:
             return self._usage
+        if not (self.read or self._begun or self.texts or self._usage):
+            return NOTHING
         seen = self._usage or Usage(prompt_tokens=self._prompt_tokens)
         written = estimate_text_tokens("".join(self.texts))
         return msgspec.structs.replace(

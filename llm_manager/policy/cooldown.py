@@ -20,7 +20,7 @@ from ..errors import RateLimitError
 from ..events import RequestQueued
 from ..messages import Delta, LLMRequest
 from ..status import LLMProviderStatus, RateLimits
-from ..tokens import estimate_prompt_tokens
+from ..tokens import estimate_prompt_tokens, is_long
 from . import Exchange, Host
 
 # Another answer may show that the wait is over; this often somebody looks.
@@ -54,12 +54,29 @@ class CooldownPolicy:
         allowance = _Allowance(self.clock)
 
         def cooled(request: LLMRequest) -> AsyncGenerator[Delta, None]:
-            wait = allowance.take(request, host.status)
+            status, tokens = host.status, 0
+            if status.cooldown_until is None and status.rate_limits is None:
+                return exchange(request)
+            if status.rate_limits is not None and status.rate_limits.tokens_left is not None:
+                if is_long(request):
+                    return estimated(request)
+                tokens = estimate_prompt_tokens(request)
+            wait = allowance.take(request, tokens, status)
             # Nothing stands between an answer and its reader if there was nothing to wait for.
-            return exchange(request) if wait is None else waited(request, wait)
+            return exchange(request) if wait is None else waited(request, tokens, wait)
 
-        async def waited(request: LLMRequest, wait: _Wait) -> AsyncGenerator[Delta, None]:
-            await self._wait(request, wait, allowance, host)
+        async def estimated(request: LLMRequest) -> AsyncGenerator[Delta, None]:
+            tokens = await asyncio.to_thread(estimate_prompt_tokens, request)
+            wait = allowance.take(request, tokens, host.status)
+            async with aclosing(waited(request, tokens, wait)) as deltas:
+                async for delta in deltas:
+                    yield delta
+
+        async def waited(
+            request: LLMRequest, tokens: int, wait: _Wait | None
+        ) -> AsyncGenerator[Delta, None]:
+            if wait is not None:
+                await self._wait(request, tokens, wait, allowance, host)
             async with aclosing(exchange(request)) as deltas:
                 async for delta in deltas:
                     yield delta
@@ -67,7 +84,7 @@ class CooldownPolicy:
         return cooled
 
     async def _wait(
-        self, request: LLMRequest, wait: _Wait, allowance: _Allowance, host: Host
+        self, request: LLMRequest, tokens: int, wait: _Wait, allowance: _Allowance, host: Host
     ) -> None:
         """Return when ``request`` may be sent."""
         loop = asyncio.get_running_loop()
@@ -87,7 +104,7 @@ class CooldownPolicy:
                         RequestQueued(request_id=request.id, reason=wait.reason, until=wait.until)
                     )
                 await asyncio.sleep(min(max(wait_s, 0.0), _LOOK_AGAIN_S))
-                following = allowance.take(request, host.status)
+                following = allowance.take(request, tokens, host.status)
         finally:
             host.count_queued(-1)
 
@@ -113,10 +130,8 @@ class _Allowance:
     def _after_fork(self) -> None:
         self._lock = threading.Lock()
 
-    def take(self, request: LLMRequest, status: LLMProviderStatus) -> _Wait | None:
-        """Count a request off, or say what it has to wait for."""
-        if status.cooldown_until is None and status.rate_limits is None:
-            return None
+    def take(self, request: LLMRequest, tokens: int, status: LLMProviderStatus) -> _Wait | None:
+        """Count a request with a prompt of so many tokens off, or say what it has to wait for."""
         force, now = request.options.force, utc_now(self._clock)
         until = status.cooldown_until
         if until is not None and until > now and not force:
@@ -124,7 +139,6 @@ class _Allowance:
         told = status.rate_limits
         if told is None:
             return None
-        tokens = 0 if told.tokens_left is None else estimate_prompt_tokens(request)
         with self._lock:
             if told is not self._told:
                 self._told, self._told_at, self._requests, self._tokens = told, now, 0, 0

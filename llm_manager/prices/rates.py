@@ -7,7 +7,7 @@ from datetime import date
 import msgspec
 
 from ..messages import ModelPrice, Usage
-from .cost import Cost
+from .cost import Cost, as_picodollars
 
 _MILLION = 1_000_000
 
@@ -70,10 +70,10 @@ class Quote(msgspec.Struct, frozen=True, gc=False):
             price_date=self.price_date,
         )
 
-    def usd(self, usage: Usage) -> float | None:
-        """The same as a number, for those who ask often."""
+    def picodollars(self, usage: Usage) -> int | None:
+        """The same as an amount to add up, for those who ask often."""
         parts = self._parts(usage)
-        return None if parts is None else parts[0] + parts[1]
+        return None if parts is None else as_picodollars(parts[0] + parts[1])
 
     def _parts(self, usage: Usage) -> tuple[float, float, float] | None:
         """US dollars for the input, for the output, and for what of the input was cached."""

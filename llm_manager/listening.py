@@ -8,13 +8,13 @@ that what they change is guarded by ``self._lock``.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import ClassVar, Self
 
-from .._threads import reset_after_fork
-from ..emitter import EventEmitter, Subscription
-from ..errors import InvalidParameterError
-from ..events import Event, ProviderAdded
+from ._threads import reset_after_fork
+from .emitter import EventEmitter, Subscription
+from .errors import InvalidParameterError
+from .events import Event, ProviderAdded
 
 # While one thread delivers, the events of the others wait for it; none may be lost.
 _MAILBOX_LIMIT = 1_000_000
@@ -60,8 +60,9 @@ class Attachable:
             The listener itself, for ``with Listener().attach(manager): ...``.
 
         Raises:
-            InvalidParameterError: it is neither, or a provider and its manager would both be
-                listened to, which counts everything twice.
+            InvalidParameterError: it is neither, or another that is attached tells the same: its
+                manager, a provider of it, a composite whose part it is.  Everything would be
+                counted twice.
         """
         if not isinstance(emitter, EventEmitter):
             raise InvalidParameterError(
@@ -130,9 +131,10 @@ class Attachable:
         self._methods[event.name](event)
 
     def _leave_to_managers(self, event: ProviderAdded) -> None:
-        """Stop listening to providers that a manager speaks for by now, to count nothing twice."""
+        """Stop listening to those whose events others tell by now, to count nothing twice."""
         with self._lock:
-            left = [e for e in self._attached if _manager_of(e) in self._attached]
+            told = {part for emitter in self._attached for part in _told_by(emitter)}
+            left = [emitter for emitter in self._attached if emitter in told]
             subscriptions = [self._attached.pop(emitter) for emitter in left]
         for subscription in subscriptions:
             subscription.drain()
@@ -140,16 +142,23 @@ class Attachable:
 
     def _refuse_relatives(self, emitter: EventEmitter) -> None:
         for other in self._attached:
-            if _manager_of(other) is emitter or _manager_of(emitter) is other:
+            if emitter in _told_by(other) or other in _told_by(emitter):
                 raise InvalidParameterError(
                     f"{emitter!r:.60} belongs together with {other!r:.60}, which is attached",
-                    hint="attach either the manager or its providers; detach() first",
+                    hint="attach the one that holds the other; detach() first",
                 )
 
     def _after_fork(self) -> None:
         self._lock = threading.RLock()
 
 
-def _manager_of(emitter: EventEmitter) -> object:
-    """Who passes on the events of a provider; None if nobody does."""
-    return getattr(emitter._relay, "__self__", None)
+def _told_by(emitter: EventEmitter) -> Iterator[EventEmitter]:
+    """Whose events ``emitter`` tells as well.
+
+    Those are the providers of a manager, and the members of a composite that no manager holds.
+    """
+    members = getattr(emitter, "members", ())
+    for part in (*getattr(emitter, "providers", {}).values(), *members):
+        if isinstance(part, EventEmitter) and (part not in members or part._relay is None):
+            yield part
+            yield from _told_by(part)
