@@ -259,10 +259,6 @@ class BaseLLMProvider(Reconfigurable, Asking):
         """Texts that must not appear in any error, the key above all; the default has none."""
         return ()
 
-    def _all_secrets(self) -> list[str]:
-        """Those of these settings and of earlier ones."""
-        return [*self._secrets(), *(secret.reveal() for secret in self._former)]
-
     async def _count_tokens(self, request: LLMRequest) -> int | None:
         """How many tokens the prompt has, at no cost; None if the provider cannot tell."""
         return None
@@ -811,6 +807,7 @@ class _Host:
         self._machine = provider._machine
         self.kind = provider.kind
         self.is_composite = provider.is_composite
+        self._settings = 0, ""  # as of that revision
         self.open_circuit = self._connection.open_circuit
         self.half_open_circuit = self._connection.half_open_circuit
         self.close_circuit = self._connection.close_circuit
@@ -822,6 +819,14 @@ class _Host:
     @property
     def address(self) -> str:
         return str(getattr(self._provider, "base_url", ""))
+
+    @property
+    def settings(self) -> str:
+        provider, (revision, shown) = self._provider, self._settings
+        if revision != provider.config_revision:
+            revision, shown = provider.config_revision, provider._shown_settings()
+            self._settings = revision, shown
+        return shown
 
     def publish(self, event: Event) -> bool:
         # A policy does not know the provider that it serves.

@@ -8,15 +8,21 @@ What this file must not do: know what any setting means.
 
 from __future__ import annotations
 
+import json
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
+from enum import Enum
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import msgspec
 
 from .config import GivenSettings, Secret
 from .emitter import EventEmitter
 from .errors import ConfigurationError, InvalidParameterError
 from .lease import Close
 from .policy import Exchange, Stage, check_stage
+from .redaction import redact
 from .status import Reason
 from .supervisor import Backoff
 
@@ -32,6 +38,8 @@ _IDENTITY = frozenset(vars(EventEmitter())) | {
 _FORMER_SECRETS = 8
 # Settings that concern requests only: a connection need not begin anew for them.
 _OF_REQUESTS = frozenset({"name", "default_model", "default_options", "timeouts", "policies"})
+
+_NOT_SHOWN = _OF_REQUESTS | {"id", "api_key", "reconnect", "probe_interval_s", "clock"}
 
 
 class Reconfigurable(EventEmitter):
@@ -122,6 +130,13 @@ class Reconfigurable(EventEmitter):
         self._added = added
         self._send_with_policies = self._with_added(self._with_given_policies)
 
+    def _shown_settings(self) -> str:
+        """The settings that were given, as JSON: no keys, none that concerns requests only."""
+        args, settings = self._given
+        given = {name: value for name, value in settings.items() if name not in _NOT_SHOWN}
+        shown = json.dumps([type(self).__qualname__, _plain(args), _plain(given)])
+        return redact(shown, self._all_secrets())
+
     def __reduce__(self) -> tuple[Any, ...]:
         """A provider is pickled as its settings; the copy is not connected to anything.
 
@@ -165,6 +180,10 @@ class Reconfigurable(EventEmitter):
 
     def _check_update(self, new: Self, changes: Mapping[str, Any]) -> None:
         """Refuse a change that cannot be meant."""
+
+    def _all_secrets(self) -> list[str]:
+        """Those of these settings and of earlier ones."""
+        return [*self._secrets(), *(secret.reveal() for secret in self._former)]
 
     def _unpicklable(self) -> Iterable[str]:
         """Texts that must not leave this process; the default is `_secrets`."""
@@ -260,3 +279,16 @@ def _unpickled(
     kind: type[Reconfigurable], args: tuple[Any, ...], settings: dict[str, Any]
 ) -> Reconfigurable:
     return kind(*args, **settings)
+
+
+def _plain(value: object) -> object:
+    """``value`` as JSON can tell it, in one order; what is no data is told by its type."""
+    if isinstance(value, msgspec.Struct):
+        value = msgspec.structs.asdict(value)
+    if isinstance(value, Mapping):
+        return sorted(([str(key), _plain(held)] for key, held in value.items()), key=itemgetter(0))
+    if isinstance(value, list | tuple):
+        return [_plain(held) for held in value]
+    if isinstance(value, Enum):
+        return str(value)
+    return value if isinstance(value, str | int | float | None) else type(value).__qualname__

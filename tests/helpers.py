@@ -51,7 +51,7 @@ class FakeHost:
         )
         self.kind = "fake"
         self.is_composite = False
-        self.address = ""
+        self.address = self.settings = ""
         self.events: list[Any] = []
         self._lock = threading.Lock()
 

@@ -19,22 +19,27 @@ import msgspec
 import pytest
 
 from llm_manager import (
+    Backoff,
     BaseLLMProvider,
     CachePolicy,
     ConfigurationError,
     EchoAnswer,
+    EchoProvider,
     ImagePart,
     InvalidParameterError,
     LLMMessage,
     LLMProviderManager,
     LLMRequestOptions,
     MemoryStore,
+    OllamaProvider,
+    OpenAICompatibleProvider,
     ProviderOverloadedError,
     RequestFinished,
     Retries,
     SqliteStore,
     StreamInterruptedError,
     TextPart,
+    Timeouts,
     ToolDefinition,
 )
 from llm_manager.messages import (
@@ -448,6 +453,55 @@ async def test_the_place_is_part_of_the_key() -> None:
     other = FakeHost()
     other.set(provider_id="second")
     assert await key_of(request) != await key_of(request, other)
+
+
+async def test_settings_that_may_change_answers_are_part_of_the_key() -> None:
+    def of(**settings: Any) -> str:
+        return OllamaProvider(base_url="http://127.0.0.1:9", **settings)._host.settings
+
+    request, other = a_request(), FakeHost()
+    other.settings = of(context_tokens=2048)
+    assert await key_of(request) != await key_of(request, other)
+    assert of(context_tokens=2048) != of(context_tokens=4096)
+    assert of() == of(timeouts={"total_s": 5}, id="x", default_model="m", reconnect=Backoff())
+    assert of(headers={"x": "1", "y": "2"}) == of(headers={"y": "2", "x": "1"})
+
+
+def test_settings_of_any_kind_are_shown_in_one_order() -> None:
+    class Own(EchoProvider):
+        def __init__(self, *, memory: Any = None, **common: Any) -> None:
+            super().__init__(**common)
+
+    def of(memory: Any) -> str:
+        return Own(memory=memory)._host.settings
+
+    assert of({0: "10GiB", "cpu": "30GiB"}) == of({"cpu": "30GiB", 0: "10GiB"})
+    assert of({0: "10GiB"}) != of({0: "20GiB"})
+    assert of(Timeouts(total_s=1)) != of(Timeouts(total_s=2))
+    assert of(len) == of(print)
+
+
+async def test_new_settings_are_asked_anew() -> None:
+    async with echo(words_per_s=1000) as provider:
+        provider.add_policy(CachePolicy(only_deterministic=False))
+        for cached in (False, True):
+            assert (await provider.generate_completion("echo", "hello")).cached is cached
+        await provider.update_config(words_per_s=2000)
+        for cached in (False, True):
+            assert (await provider.generate_completion("echo", "hello")).cached is cached
+
+
+def test_no_key_is_in_what_is_shown_of_settings() -> None:
+    key = "sk-proj-abcdefghijklmnopqrstuvwxyz"
+    provider = OpenAICompatibleProvider(
+        base_url="http://127.0.0.1:9",
+        api_key=key,
+        headers={"X-Token": "my-own-token-12345678", "Authorization": f"Bearer {key}"},
+    )
+    shown = provider._host.settings
+    assert "X-Token" in shown
+    assert key not in shown
+    assert "my-own-token" not in shown
 
 
 async def test_images_are_compared_by_their_content() -> None:

@@ -43,6 +43,10 @@ class Host(Protocol):
         """Where its requests go; empty if it has no address."""
 
     @property
+    def settings(self) -> str:
+        """What may change its answers among its settings, as text; no keys."""
+
+    @property
     def status(self) -> LLMProviderStatus:
         """The present snapshot."""
 

@@ -16,7 +16,7 @@ from ..messages import FilePart, ImagePart, LLMMessage, LLMRequest, Part, TextPa
 from . import Host
 
 # What is kept under a key of another version is never found.  Raise it when keys or answers change.
-FORMAT = 1
+FORMAT = 2
 # Hashing more than this is felt on an event loop; it is done in a thread.
 _MANY_BYTES = 1_000_000
 
@@ -28,7 +28,7 @@ async def cache_key(request: LLMRequest, host: Host) -> str | None:
 
     It is 64 hexadecimal digits.
     """
-    place = (host.kind, host.status.provider_id, host.address)
+    place = (host.kind, host.status.provider_id, host.address, host.settings)
     if _content_size(request) > _MANY_BYTES:
         return await asyncio.to_thread(_key, request, place)
     return _key(request, place)
