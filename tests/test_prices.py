@@ -12,7 +12,7 @@ import pytest
 from genai_prices.data_snapshot import get_snapshot
 from genai_prices.types import ModelPrice as TablePrice
 
-from llm_manager import InvalidParameterError, ModelPrice, PriceBook, Usage
+from llm_manager import InvalidParameterError, LLMModelInfo, ModelPrice, PriceBook, Usage
 from llm_manager.prices import as_picodollars, as_usd
 from llm_manager.prices.public import PublicPrices
 
@@ -93,6 +93,50 @@ def test_tokens_written_to_a_cache_have_their_own_price(book: PriceBook) -> None
     usage = Usage(prompt_tokens=1000, cached_tokens=300, cache_write_tokens=500)
     expected = (200 * 5 + 300 * 0.5 + 500 * 6.25) / 1e6
     assert usd(book, "anthropic", "claude-opus-5", usage) == pytest.approx(expected)
+
+
+def test_what_is_kept_in_a_cache_for_an_hour_costs_twice_the_input(book: PriceBook) -> None:
+    usage = Usage(prompt_tokens=1000, cache_write_tokens=500, cache_write_1h_tokens=200)
+    expected = (500 * 5 + 300 * 6.25 + 200 * 10) / 1e6
+    assert usd(book, "anthropic", "claude-opus-5", usage) == pytest.approx(expected)
+
+
+def test_prices_that_a_service_lists_count_after_stated_ones_and_before_public_ones(
+    book: PriceBook,
+) -> None:
+    stated = {"router/mine": {"input_usd": 0.0, "output_usd": 0.0}}
+    models = [
+        LLMModelInfo(id=id, provider_id="router", price=price)
+        for id, price in (
+            ("mine", ModelPrice(input_usd=9)),
+            ("acme/large", ModelPrice(input_usd=2, output_usd=6)),
+            ("gpt-4o", ModelPrice(input_usd=3, output_usd=4)),
+            ("silent", None),
+        )
+    ]
+    listed = PriceBook(stated).with_listed(models[:2]).with_listed(models[2:])
+    listed.preload()
+    usage = Usage(prompt_tokens=1_000_000, completion_tokens=1_000_000)
+
+    def cost(model: str, provider_id: str = "router") -> tuple[float, str] | None:
+        found = listed.cost_of("openai", model, usage, provider_id=provider_id)
+        return None if found is None else (found.usd, found.source)
+
+    assert cost("mine") == (0.0, "override")
+    assert cost("acme/large") == (8.0, "listed")
+    assert cost("gpt-4o") == (7.0, "listed")
+    assert cost("silent") is None
+    elsewhere = cost("gpt-4o", "openai")
+    assert elsewhere is not None
+    assert elsewhere[1].startswith("genai-prices")
+    unlisted = listed.without_public().cost_of("openai", "acme/large", usage, provider_id="router")
+    assert unlisted is not None
+
+
+def test_a_listed_price_that_cannot_be_is_refused() -> None:
+    wrong = LLMModelInfo(id="x", provider_id="router", price=ModelPrice(input_usd=-1))
+    with pytest.raises(InvalidParameterError, match="the price of 'x'"):
+        PriceBook().with_listed([wrong])
 
 
 def test_reasoning_is_part_of_the_answer(book: PriceBook) -> None:

@@ -22,6 +22,7 @@ class Usage(Data, frozen=True, kw_only=True, omit_defaults=True):
         completion_tokens: all tokens of the answer, reasoning included.
         cached_tokens: the part of ``prompt_tokens`` that was read from a cache.
         cache_write_tokens: the part of ``prompt_tokens`` that was written to a cache.
+        cache_write_1h_tokens: the part of ``cache_write_tokens`` that is kept there for an hour.
         reasoning_tokens: the part of ``completion_tokens`` that was reasoning.
         estimated: True if some of it is our estimate: the answer was broken off before the
             provider had sent its figures.
@@ -31,6 +32,7 @@ class Usage(Data, frozen=True, kw_only=True, omit_defaults=True):
     completion_tokens: int = 0
     cached_tokens: int = 0
     cache_write_tokens: int = 0
+    cache_write_1h_tokens: int = 0
     reasoning_tokens: int = 0
     estimated: bool = False
 
@@ -44,6 +46,7 @@ class Usage(Data, frozen=True, kw_only=True, omit_defaults=True):
             completion_tokens=self.completion_tokens + other.completion_tokens,
             cached_tokens=self.cached_tokens + other.cached_tokens,
             cache_write_tokens=self.cache_write_tokens + other.cache_write_tokens,
+            cache_write_1h_tokens=self.cache_write_1h_tokens + other.cache_write_1h_tokens,
             reasoning_tokens=self.reasoning_tokens + other.reasoning_tokens,
             estimated=self.estimated or other.estimated,
         )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from .._threads import reset_after_fork
-from ..messages import ModelPrice, Usage
+from ..messages import LLMModelInfo, ModelPrice, Usage
 from .cost import Cost
-from .overrides import Overrides, StatedPrices
+from .overrides import Overrides, StatedPrices, quote_of_price
 from .public import DatedQuotes, PublicPrices
 from .rates import Quote
 
@@ -47,6 +48,7 @@ class PriceBook:
 
     def __init__(self, overrides: Overrides | None = None, *, public: bool = True) -> None:
         self._stated = StatedPrices(overrides or {})
+        self._listed: dict[tuple[str, str], Quote] = {}
         self._wants_public = public
         self._public: PublicPrices | None = None
         self._known: dict[tuple[str, str, str, str], DatedQuotes | None] = {}
@@ -81,7 +83,29 @@ class PriceBook:
     def without_public(self) -> PriceBook:
         """A book with what the user says alone."""
         book = PriceBook(public=False)
-        book._stated = self._stated
+        book._stated, book._listed = self._stated, self._listed
+        return book
+
+    def with_listed(self, models: Iterable[LLMModelInfo]) -> PriceBook:
+        """A book that also knows the prices that services list themselves.
+
+        They count after what the user states, and before the public table.
+
+        Args:
+            models: of `get_available_models`; those without a price are left out.
+
+        Raises:
+            InvalidParameterError: a price cannot be.
+        """
+        book = PriceBook(public=self._wants_public)
+        book._stated, book._public = self._stated, self._public
+        book._listed = self._listed | {
+            (model.provider_id, model.id): quote_of_price(
+                f"the price of {model.id!r}", model.price, source="listed"
+            )
+            for model in models
+            if model.price is not None
+        }
         return book
 
     def price_of(
@@ -166,6 +190,9 @@ class PriceBook:
         stated = self._stated.find(names, model)
         if stated is None and response_model:
             stated = self._stated.find(names, response_model)
+        if stated is None:
+            listed = (self._listed.get((name, model)) for name in names)
+            stated = next(filter(None, listed), None)
         if stated is not None:
             return DatedQuotes(stated)
         if not self.loaded:

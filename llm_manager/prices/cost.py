@@ -23,7 +23,8 @@ class Cost(Data, frozen=True, kw_only=True, omit_defaults=True, gc=False):
         output_usd: the answer's part, reasoning included.
         cached_usd: what ``input_usd`` has for tokens that the service read from its own cache.
         estimated: whether it is computed from tokens that were estimated.
-        source: whose price it is: ``override`` for one that the user states, else name and version
+        source: whose price it is: ``override`` for one that the user states,
+            ``listed`` for one of the service's own model list, else name and version
             of the public table.
         price_date: since when that price holds, if the table says so.
     """

@@ -51,9 +51,22 @@ def _quote(pattern: str, price: object) -> Quote:
         raise InvalidParameterError(
             f"{where} must be a ModelPrice or a dictionary, got {shown(price)}"
         )
+    return quote_of_price(where, price, source="override")
+
+
+def quote_of_price(where: str, price: ModelPrice, source: str) -> Quote:
+    """A price to compute with.
+
+    Args:
+        where: what to call it if it cannot be.
+        price: the price.
+        source: who says so.
+
+    Raises:
+        InvalidParameterError: it says nothing, or a number cannot be.
+    """
     for name in price.__struct_fields__:
         check_optional_number(f"{where}: {name}", getattr(price, name), low=0, high=1e9)
     if price.input_usd is None and price.output_usd is None:
         raise InvalidParameterError(f"{where} says nothing", hint="what is free costs 0")
-    rates = Rates(price.input_usd, price.output_usd, price.cached_input_usd)
-    return Quote(rates, source="override")
+    return Quote(Rates(price.input_usd, price.output_usd, price.cached_input_usd), source=source)

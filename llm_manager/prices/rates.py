@@ -10,6 +10,9 @@ from ..messages import ModelPrice, Usage
 from .cost import Cost, as_picodollars
 
 _MILLION = 1_000_000
+# Anthropic's price list: what is written to a cache for an hour costs twice as much as input.  The
+# public table has the rate for five minutes only.
+_FOR_AN_HOUR = 2.0
 
 
 class Rates(msgspec.Struct, frozen=True, gc=False):
@@ -86,6 +89,9 @@ class Quote(msgspec.Struct, frozen=True, gc=False):
         if usage.cache_write_tokens and rates.cache_write is not None:
             plain -= usage.cache_write_tokens
             of_input = usage.cache_write_tokens * rates.cache_write / _MILLION
+            if usage.cache_write_1h_tokens and rates.input is not None:
+                more = _FOR_AN_HOUR * rates.input - rates.cache_write
+                of_input += usage.cache_write_1h_tokens * more / _MILLION
         if cached:
             each = rates.cached if rates.cached is not None else rates.input
             if each is None:

@@ -235,6 +235,7 @@ class AnthropicMessagesDecoder(TypedEventDecoder):
         """Token counts of the whole answer so far, if they have changed."""
         found = {name: whole_number(field(counts, name)) for name in _COUNTS}
         found["thinking"] = whole_number(field(counts, "output_tokens_details", "thinking_tokens"))
+        found["1h"] = whole_number(field(counts, "cache_creation", "ephemeral_1h_input_tokens"))
         self._counts |= {name: count for name, count in found.items() if count is not None}
         known = {name: self._counts.get(name, 0) for name in found}
         read, written = known["cache_read_input_tokens"], known["cache_creation_input_tokens"]
@@ -244,6 +245,7 @@ class AnthropicMessagesDecoder(TypedEventDecoder):
             completion_tokens=known["output_tokens"],
             cached_tokens=read,
             cache_write_tokens=written,
+            cache_write_1h_tokens=min(known["1h"], written),
             reasoning_tokens=known["thinking"],
         )
         if usage == (self._usage or Usage()):

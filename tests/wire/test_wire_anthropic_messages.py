@@ -239,6 +239,24 @@ def test_the_prompt_includes_what_a_cache_had_to_do_with() -> None:
 
 
 @pytest.mark.parametrize(
+    ("creation", "for_an_hour"),
+    [
+        ({"ephemeral_5m_input_tokens": 10, "ephemeral_1h_input_tokens": 20}, 20),
+        ({"ephemeral_1h_input_tokens": 500}, 30),  # never more than was written at all
+        ({"ephemeral_1h_input_tokens": "many"}, 0),
+        (None, 0),
+        (7, 0),
+    ],
+)
+def test_what_is_kept_for_an_hour_is_counted_by_itself(creation: Any, for_an_hour: int) -> None:
+    counts = {"input_tokens": 10, "cache_creation_input_tokens": 30, "cache_creation": creation}
+    events = [start(**counts), *text_block("x"), finish(output_tokens=5), STOP]
+    usages = [d.usage for d in complete(events) if isinstance(d, UsageDelta)]
+    assert usages[-1].cache_write_tokens == 30
+    assert usages[-1].cache_write_1h_tokens == for_an_hour
+
+
+@pytest.mark.parametrize(
     ("word", "reason"),
     [
         ("end_turn", "stop"),
