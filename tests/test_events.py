@@ -512,6 +512,41 @@ async def test_a_listener_cannot_wait_for_a_synchronous_call(emitter) -> None:
     assert "use a thread" in caught[0]
 
 
+@pytest.mark.usefixtures("_eager_threads")
+@pytest.mark.parametrize("batch", [1, 7])
+def test_an_inline_listener_gets_the_events_of_all_threads_one_at_a_time(emitter, batch) -> None:
+    sent: list[tuple[int, int]] = []
+    seen: list[tuple[int, int]] = []
+    inside: list[int] = []
+
+    def listener(number: tuple[int, int]) -> None:
+        inside.append(1)
+        assert len(inside) == 1, "two threads deliver at once"
+        seen.append(number)
+        inside.clear()
+
+    def write(thread: int) -> None:
+        for number in range(1000):
+            with emitter.atomic():  # so that `sent` has the order of the events
+                sent.append((thread, number))
+                emitter.emit("x", (thread, number))
+
+    failed: list[object] = []
+    emitter.on("listenerError", failed.append, delivery="inline")
+    subscription = emitter.subscribe(listener, "x", delivery="inline", limit=4 * 1000, batch=batch)
+    threads = [threading.Thread(target=write, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    while batch > 1 and any(thread.is_alive() for thread in threads):
+        subscription.drain()
+    for thread in threads:
+        thread.join(WAIT_S)
+    if batch > 1:
+        subscription.drain()
+    assert seen == sent
+    assert failed == []
+
+
 async def test_an_inline_listener_runs_where_the_event_is_emitted(emitter) -> None:
     idents = []
     emitter.on("x", lambda: idents.append(threading.get_ident()), delivery="inline")
