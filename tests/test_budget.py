@@ -679,3 +679,77 @@ async def test_a_very_long_prompt_leaves_the_loop_to_others() -> None:
     assert budget.spent.reserved_tokens == estimate_prompt_tokens(request) + 1000
     await deltas.aclose()
     task.cancel()
+
+
+# ---- the next run --------------------------------------------------------------------------------
+
+
+async def test_the_next_run_goes_on_from_what_this_one_has_spent() -> None:
+    settings: dict[str, Any] = {"max_usd_per_day": 10, "prices": dear_book()}
+    provider, budget = limited(echo(), **settings)
+    async with provider:
+        await ask(provider, conversation_id="c-1")
+        await ask(provider)
+    saved = budget.saved()
+    again, restored = limited(echo(), **settings)
+    restored.restore(saved)
+    assert restored.spent == budget.spent
+    assert restored.spent_in("c-1") == budget.spent_in("c-1")
+    async with again:
+        await ask(again, conversation_id="c-1")
+    assert restored.spent.tokens == 3 * TAKES
+    assert restored.spent_in("c-1").tokens == 2 * TAKES
+
+
+async def test_what_is_spent_before_restoring_is_not_lost() -> None:
+    provider, budget = limited(echo(), max_tokens_per_day=1000)
+    async with provider:
+        await ask(provider)
+        budget.restore(budget.saved())
+    assert budget.spent.tokens == 2 * TAKES
+
+
+async def test_a_day_that_is_over_is_not_restored_but_its_conversations_are() -> None:
+    clock = FakeClock()
+    provider, budget = limited(echo(), max_tokens_per_day=1000, clock=clock)
+    async with provider:
+        await ask(provider, conversation_id="c-1")
+    clock.advance(86_400)
+    restored = BudgetPolicy(max_tokens_per_day=1000, clock=clock)
+    restored.restore(budget.saved())
+    assert restored.spent.tokens == 0
+    assert restored.spent_in("c-1").tokens == TAKES
+
+
+async def test_what_still_runs_is_saved_with_what_it_might_take() -> None:
+    provider, budget = limited(echo(), max_tokens_per_day=1000)
+    async with provider:
+        stream = provider.stream_completion(None, "hi", options={"max_tokens": 5})
+        async with stream:
+            await anext(aiter(stream))
+            restored = BudgetPolicy(max_tokens_per_day=1000)
+            restored.restore(budget.saved())
+    assert restored.spent.tokens == MIGHT
+    assert restored.spent.reserved_tokens == 0
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "",
+        "nothing",
+        "[]",
+        "{}",
+        b"\xff",
+        None,
+        5,
+        '{"days": {"2026-11-21": [-1, 0]}, "conversations": {}}',
+        '{"days": {"someday": [1, 0]}, "conversations": {}}',
+        '{"days": {}, "conversations": {"c": [1]}}',
+    ],
+)
+def test_what_was_never_saved_is_refused_and_changes_nothing(wrong: Any) -> None:
+    budget = BudgetPolicy(max_tokens_per_day=1000)
+    with pytest.raises(InvalidParameterError, match=r"saved\(\)"):
+        budget.restore(wrong)
+    assert budget.spent.tokens == 0

@@ -52,8 +52,8 @@ class BudgetPolicy:
     answer from a cache takes nothing.
 
     One object given to several providers is one budget for all of them.  Requests to a provider
-    that passes them on to others are not counted; those others' are.  Nothing is written down:
-    another process, and the next run, begin at 0.
+    that passes them on to others are not counted; those others' are.  Nothing is written to a
+    disk: `saved` tells what the next run may `restore`.
 
     Args:
         max_tokens_per_request, max_usd_per_request: for each request.
@@ -148,6 +148,26 @@ class BudgetPolicy:
     def unknown_requests(self) -> int:
         """How many requests were sent whose price is not known."""
         return self._unknown_requests
+
+    def saved(self) -> str:
+        """What is spent, for `restore` in the next run: JSON with numbers and conversation ids.
+
+        What still runs counts with what it might take.
+        """
+        with self._lock:
+            return self._accounts.saved().decode()
+
+    def restore(self, saved: str | bytes) -> None:
+        """Go on from what an earlier run had spent today, and in its conversations.
+
+        Args:
+            saved: what `saved` returned there; it is added to what this run has spent.
+
+        Raises:
+            InvalidParameterError: it is something else; nothing has changed.
+        """
+        with self._lock:
+            self._accounts.restore(saved)
 
     def reset(self) -> None:
         """Begin all budgets anew."""

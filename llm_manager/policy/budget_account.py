@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
-from typing import TypeAlias
+from typing import Annotated, TypeAlias
+
+import msgspec
 
 from ..clock import Clock
+from ..errors import InvalidParameterError
 
 Amount: TypeAlias = tuple[int, int]
 """Tokens, and picodollars, in which sums are exact.  A plain tuple: several are made for each
@@ -53,6 +56,26 @@ class Reservation:
             reserved[1] -= kept_picodollars
             spent[0] += tokens
             spent[1] += picodollars
+
+
+_Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class _Saved(msgspec.Struct):
+    """What a run leaves to the next one: amounts by day and by conversation, the oldest first."""
+
+    days: dict[date, tuple[_Count, _Count]]
+    conversations: dict[str, tuple[_Count, _Count]]
+
+
+def _taken(account: Account) -> Amount:
+    (tokens, picodollars), kept = account.spent, account.reserved
+    return tokens + kept[0], picodollars + kept[1]
+
+
+def _add(account: Account, amount: Amount) -> None:
+    account.spent[0] += amount[0]
+    account.spent[1] += amount[1]
 
 
 class Accounts:
@@ -105,6 +128,33 @@ class Accounts:
     def known_conversation(self, conversation_id: str) -> Account:
         """The same for who only looks."""
         return self._conversations.get(conversation_id) or Account()
+
+    def saved(self) -> bytes:
+        """What is taken, as JSON; what still runs counts with what it might spend."""
+        named = {day: _taken(account) for day, account in self._days.items()}
+        conversations = {id: _taken(account) for id, account in self._conversations.items()}
+        return msgspec.json.encode(_Saved(days=named, conversations=conversations))
+
+    def restore(self, saved: str | bytes) -> None:
+        """Add what an earlier run has spent.
+
+        Raises:
+            InvalidParameterError: it is not what `saved` gave.
+        """
+        try:
+            known = msgspec.json.decode(saved, type=_Saved)
+        except (msgspec.MsgspecError, UnicodeDecodeError, TypeError) as error:
+            raise InvalidParameterError(
+                f"what was saved of a budget cannot be read: {error}",
+                hint="give what saved() has returned, unchanged",
+            ) from None
+        today = self.today
+        for day, amount in known.days.items():
+            account = self._days.get(day)
+            if account is today:  # an earlier day is over, whatever was spent
+                _add(account, amount)
+        for id, amount in known.conversations.items():
+            _add(self.of_conversation(id), amount)
 
     def reset(self) -> None:
         """Begin anew; what runs settles with the accounts that it began with."""
