@@ -25,8 +25,8 @@ KEY_HEADERS = frozenset({"authorization", "x-api-key", "api-key", "x-goog-api-ke
 """The headers that services want a key in."""
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-# Words of names; `max_tokens` is none of them.
-_OF_A_KEY = re.compile(
+# Words of names; `max_tokens` is none of them.  Compiled when first used, as few give headers.
+_OF_A_KEY = (
     r"(?:api|access|subscription)?key|\w*(?:token|secret|password)|auth(?:orization)?"
     r"|cookie|credentials?"
 )
@@ -34,7 +34,7 @@ _OF_A_KEY = re.compile(
 
 def names_a_key(name: str) -> bool:
     """Whether a header, or a setting that is passed on, holds a key, as far as its name tells."""
-    return any(_OF_A_KEY.fullmatch(word) for word in re.split(r"[-_]", name.lower()))
+    return any(re.fullmatch(_OF_A_KEY, word) for word in re.split(r"[-_]", name.lower()))
 
 
 class Secret:
@@ -279,26 +279,28 @@ def check_base_url(url: object, where: str = "base_url") -> str:
     if not isinstance(url, str):
         raise ConfigurationError(f"{where} must be text, got {type(url).__name__}")
     text = url.strip()
-    shown = redact(text)
     try:
         parts = urlsplit(text)
         host, _ = parts.hostname, parts.port
     except ValueError as error:
-        raise ConfigurationError(f"{where} {shown!r} is not a URL: {error}") from None
+        raise ConfigurationError(f"{where} {redact(text)!r} is not a URL: {error}") from None
     if parts.scheme not in ("http", "https"):
         nearest = text.split("://", 1)[-1]
         raise ConfigurationError(
-            f"{where} {shown!r} does not start with http:// or https://",
+            f"{where} {redact(text)!r} does not start with http:// or https://",
             hint=f"did you mean {redact('http://' + nearest)!r}?",
         )
     if not host:
-        raise ConfigurationError(f"{where} {shown!r} names no host")
+        raise ConfigurationError(f"{where} {redact(text)!r} names no host")
     if parts.username or parts.password:
         raise ConfigurationError(
-            f"{where} {shown!r} carries a user name or password", hint="pass api_key= instead"
+            f"{where} {redact(text)!r} carries a user name or password",
+            hint="pass api_key= instead",
         )
     if parts.query or parts.fragment:
-        raise ConfigurationError(f"{where} {shown!r} must end with the path, without ? and #")
+        raise ConfigurationError(
+            f"{where} {redact(text)!r} must end with the path, without ? and #"
+        )
     return text.rstrip("/")
 
 

@@ -9,9 +9,10 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
+
+import msgspec
 
 from ._threads import reset_after_fork
 from .checks import check_number
@@ -26,8 +27,7 @@ from .status import ErrorInfo, ProviderStatus, Reason
 STABLE_S = 10.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Backoff:
+class Backoff(msgspec.Struct, frozen=True, kw_only=True):
     """Waits between attempts to reconnect.
 
     Attributes:

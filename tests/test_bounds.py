@@ -181,12 +181,24 @@ def _patterns() -> Iterator[tuple[str, int]]:
     for file in sorted(files):
         if file.suffix != ".py" or file.name in _OF_DEVELOPERS:
             continue
-        for call in ast.walk(ast.parse(file.read_text())):
+        tree = ast.parse(file.read_text())
+        named = _named_texts(tree)
+        for call in ast.walk(tree):
             if isinstance(call, ast.Call):
-                yield from _of_call(call)
+                yield from _of_call(call, named)
 
 
-def _of_call(call: ast.Call) -> Iterator[tuple[str, int]]:
+def _named_texts(tree: ast.Module) -> dict[str, str]:
+    """The texts of a module that have a name: patterns that are compiled when first used."""
+    assigned = [each for each in tree.body if isinstance(each, ast.Assign)]
+    return {
+        ast.unparse(each.targets[0]): each.value.value
+        for each in assigned
+        if isinstance(each.value, ast.Constant) and isinstance(each.value.value, str)
+    }
+
+
+def _of_call(call: ast.Call, named: dict[str, str]) -> Iterator[tuple[str, int]]:
     called = ast.unparse(call.func)
     if not called.startswith("re.") and called != "_phrases":
         return
@@ -199,6 +211,8 @@ def _of_call(call: ast.Call) -> Iterator[tuple[str, int]]:
     for given in call.args if called == "_phrases" else call.args[:1]:
         if isinstance(given, ast.Constant) and isinstance(given.value, str):
             yield given.value, flags
+        elif ast.unparse(given) in named:
+            yield named[ast.unparse(given)], flags
 
 
 PATTERNS = sorted(set(_patterns()))

@@ -26,6 +26,7 @@ from urllib.parse import urlsplit
 import httpx
 import httpx2
 import pytest
+from rich.pretty import pretty_repr
 
 from llm_manager.errors import (
     AuthenticationError,
@@ -920,6 +921,13 @@ def test_proxies_are_understood_as_desktops_write_them(address, url, monkeypatch
     monkeypatch.setitem(sys.modules, "socksio", installed)
     route = find_route("http://api.test", ca_file=None, proxy=address, use_environment_proxies=True)
     assert route.proxy == url
+
+
+def test_a_route_does_not_show_the_password_of_its_proxy() -> None:
+    proxy = "http://me:secret-word@proxy.test:1"
+    route = find_route("http://api.test", ca_file=None, proxy=proxy, use_environment_proxies=False)
+    assert route.proxy == proxy
+    assert "secret-word" not in f"{route!r} {route} {pretty_repr(route)}"
 
 
 async def test_a_socks_proxy_without_its_package_says_what_to_install(monkeypatch) -> None:

@@ -27,7 +27,8 @@ from llm_manager import (
 )
 from llm_manager.registry import codec_of, is_installed
 from llm_manager.settings.file import read_settings_file, settings_path
-from llm_manager.settings.store import Problem, Settings, get_settings
+from llm_manager.settings.problems import Problem
+from llm_manager.settings.store import Settings, get_settings
 
 
 @pytest.fixture

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.pretty import pretty_repr
 
 from llm_manager import Secret, create_provider, reset_settings, set_provider_config
+from llm_manager.settings.environment import variables
 from llm_manager.settings.file import SettingsFile
 from llm_manager.settings.layers import Setting, merge
 from llm_manager.settings.store import Settings, get_settings
@@ -218,6 +220,17 @@ def test_the_vendors_variables_count_where_nothing_else_is_said(
 def test_a_setting_does_not_show_its_value() -> None:
     assert "sk-" not in repr(Setting("sk-12345678", "code"))
     assert "sk-" not in repr(Setting({"authorization": Secret("sk-12345678")}, "code"))
+
+
+def test_neither_a_file_nor_a_provider_shows_its_settings(settings_file: Path) -> None:
+    settings_file.write_text("[providers.groq]\napi_key = 'sk-12345678'")
+    settings = Settings.load()
+
+    provider = settings.for_provider("groq")
+    (variable,) = variables({"LLM_MANAGER_PROVIDERS__GROQ__API_KEY": "sk-12345678"})
+    for thing in (settings, settings._file, settings._sources(), provider, variable):
+        assert "12345678" not in f"{thing!r} {thing} {pretty_repr(thing)}", type(thing)
+    assert "GROQ" in repr(variable)
 
 
 def test_settings_that_are_given_in_a_test_do_not_touch_those_of_the_process() -> None:

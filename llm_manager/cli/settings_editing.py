@@ -7,7 +7,6 @@ there a broken or half-written settings file.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import importlib
 import os
 import stat
@@ -18,6 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+import msgspec
 
 from llm_manager.errors import (
     AuthenticationError,
@@ -182,7 +183,7 @@ def _keep(folder: Path) -> None:
 
 def _new_problems(new: Path, path: Path, known: list[Problem]) -> list[Problem]:
     """What would be wrong with the settings that is not wrong already."""
-    found = Settings(dataclasses.replace(read_settings_file(new), path=path)).check()
+    found = Settings(msgspec.structs.replace(read_settings_file(new), path=path)).check()
     return [problem for problem in found if problem not in known]
 
 

@@ -26,7 +26,7 @@ from .conversation import (
     ToolCall,
     as_messages,
 )
-from .data import Data, from_mapping, merged
+from .data import Data, from_mapping, merged, types_of
 from .deltas import (
     Delta,
     FinishDelta,
@@ -106,4 +106,5 @@ __all__ = [
     "as_options",
     "from_mapping",
     "merged",
+    "types_of",
 ]

@@ -6,9 +6,10 @@ import math
 import random
 import threading
 from collections import deque
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal, Protocol, TypeAlias
+
+import msgspec
 
 from .._threads import reset_after_fork
 from ..clock import Clock, utc_now
@@ -40,8 +41,7 @@ class Settings(Protocol):
     clock: Clock
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Passage:
+class Passage(msgspec.Struct, frozen=True, eq=False):
     """One request on its way.
 
     Attributes:

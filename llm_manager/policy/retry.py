@@ -6,26 +6,24 @@ would not continue the first one.
 
 from __future__ import annotations
 
+import asyncio
+import importlib
+import sys
 import threading
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
-
-from tenacity import (
-    AsyncRetrying,
-    RetryCallState,
-    retry_if_exception,
-    stop_after_attempt,
-    wait_random_exponential,
-)
+from types import ModuleType
+from typing import TypeAlias, cast
 
 from .._threads import reset_after_fork
 from ..checks import check_number, check_type
 from ..errors import LLMError, RequestTimeoutError, as_llm_error
-from ..events import RetryScheduled
 from ..messages import Delta, KeepAliveDelta, LLMRequest, Retries, merged
-from ..status import ErrorInfo
 from . import Exchange, Host
+
+Opened: TypeAlias = tuple[Delta | None, AsyncGenerator[Delta, None]]
+"""The first piece of an answer, if there is one, and the rest."""
 
 DEFAULT_RETRIES = Retries(attempts=3, wait_s=0.5, wait_max_s=20.0, retry_after_max_s=60.0)
 
@@ -62,7 +60,7 @@ class RetryPolicy:
             given = request.options.retries
             retries = self.retries if given is None else merged(given, self.retries)
 
-            async def open_() -> tuple[Delta | None, AsyncGenerator[Delta, None]]:
+            async def send() -> Opened:
                 deltas = exchange(request)
                 try:
                     return await _first_piece(deltas), deltas
@@ -70,13 +68,22 @@ class RetryPolicy:
                     await deltas.aclose()
                     raise
 
-            opened: tuple[Delta | None, AsyncGenerator[Delta, None]]
+            failed: Exception | None = None
             try:
-                opened = await _attempts(request, retries, budget, host)(open_)
+                try:
+                    first, rest = await send()
+                except Exception as error:
+                    if retries.attempts == 1 or not is_worth_it(error, retries):
+                        raise
+                    failed = error
+                if failed is not None:  # here, where the next failure does not mention it
+                    try_again = (await _loaded()).try_again
+                    first, rest = await try_again(send, failed, request, retries, budget, host)
             except LLMError as error:
                 _say_when_to_come_back(error, retries)
                 raise
-            first, rest = opened
+            finally:
+                failed = None  # which would keep this frame, and be kept by it
             async with aclosing(rest):
                 if first is not None:
                     yield first
@@ -137,52 +144,19 @@ def _say_when_to_come_back(error: LLMError, retries: Retries) -> None:
         )
 
 
-def _attempts(
-    request: LLMRequest, retries: Retries, budget: RetryBudget, host: Host
-) -> AsyncRetrying:
-    of = retries.attempts or 1
-    longest_s = retries.wait_max_s or 0.0
-    backoff = wait_random_exponential(multiplier=retries.wait_s or 0.0, max=longest_s)
-
-    def wait(state: RetryCallState) -> float:
-        asked_s = _error(state).retry_after_s
-        return 0.0 if asked_s == 0 else max(backoff(state), asked_s or 0.0)
-
-    def worth_it(error: BaseException) -> bool:
-        if not isinstance(error, Exception):
-            return False
-        known = as_llm_error(error)
-        asked_s, bound_s = known.retry_after_s, retries.retry_after_max_s
-        if not known.retryable:
-            return False
-        return asked_s is None or bound_s is None or asked_s <= bound_s
-
-    def stop(state: RetryCallState) -> bool:
-        return stop_after_attempt(of)(state) or not budget.take(_error(state))
-
-    def announce(state: RetryCallState) -> None:
-        wait_s = state.next_action.sleep if state.next_action else 0.0
-        host.publish(
-            RetryScheduled(
-                request_id=request.id,
-                attempt=state.attempt_number,
-                of=of,
-                wait_s=wait_s,
-                retry_at=datetime.now(UTC) + timedelta(seconds=wait_s),
-                error=ErrorInfo.of(_error(state)),
-            )
-        )
-
-    return AsyncRetrying(
-        stop=stop,
-        wait=wait,
-        retry=retry_if_exception(worth_it),
-        before_sleep=announce,
-        reraise=True,
-    )
+def is_worth_it(error: Exception, retries: Retries) -> bool:
+    """Whether sending it again may help, and soon enough."""
+    known = as_llm_error(error)
+    asked_s, bound_s = known.retry_after_s, retries.retry_after_max_s
+    if not known.retryable:
+        return False
+    return asked_s is None or bound_s is None or asked_s <= bound_s
 
 
-def _error(state: RetryCallState) -> LLMError:
-    error = state.outcome.exception() if state.outcome else None
-    assert isinstance(error, Exception)  # `worth_it` lets nothing else through
-    return as_llm_error(error)
+async def _loaded() -> ModuleType:
+    """The module that tries again; tenacity takes longer to load than a request to send."""
+    name = f"{__package__}.attempts"
+    module = sys.modules.get(name)
+    if hasattr(module, "try_again"):  # and is not just being loaded by another thread
+        return cast(ModuleType, module)
+    return await asyncio.to_thread(importlib.import_module, name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,6 @@ from ..errors import InvalidParameterError, ProviderError
 from ..messages import LLMModelInfo
 from ..tokens import IMAGE_RULES
 from ..transport.http import HttpTransport
-from ..wire.fim import fim_codec
 from ..wire.openai_chat import OpenAIChat
 from ..wire.openai_embeddings import OpenAIEmbeddings
 from ..wire.openai_models import decode_models, with_details
@@ -56,7 +56,9 @@ class OpenAICompatibleProvider(HttpProvider):
         if self.row.image_rule is not None:
             self.image_rule = IMAGE_RULES[self.row.image_rule]
         if self.row.fim is not None:
-            self.fim_codec = fim_codec(self.row.fim, self.row.dialect, self.row.fim_path)
+            # Loaded late, for few servers can do it.
+            wire = importlib.import_module("llm_manager.wire.fim")
+            self.fim_codec = wire.fim_codec(self.row.fim, self.row.dialect, self.row.fim_path)
         if "embeddings" in self.capabilities:
             self.embedding_codec = OpenAIEmbeddings(extra=self.row.embedding_extra)
         more.setdefault("name", self.row.name)

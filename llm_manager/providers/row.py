@@ -11,8 +11,7 @@ from ..config import check_base_url
 from ..errors import InvalidParameterError
 from ..messages import Capability, Data, from_mapping
 from ..tokens import ImageRuleName
-from ..wire.fim import FimStyle
-from ..wire.openai_chat import ChatDialect
+from ..wire.openai_request import ChatDialect, FimStyle
 
 CHAT: frozenset[Capability] = frozenset(
     {"chat", "completion", "tools", "vision", "files", "reasoning", "json_object", "json_schema"}

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from ..messages import LLMResponse
 
 P = TypeVar("P")
-_FENCED = re.compile(r"^[ \t]*```[\w-]*[ \t]*\n(.*?)^[ \t]*```", re.MULTILINE | re.DOTALL)
+# Compiled when first used, for most programs ask for no values.
+_FENCED = r"^[ \t]*```[\w-]*[ \t]*\n(.*?)^[ \t]*```"
 
 
 def parsed(text: str, kind: type[P], partial: LLMResponse | None = None) -> P:
@@ -69,7 +70,7 @@ def json_in(text: str) -> str:
 def _candidates(text: str) -> Iterator[str]:
     """What may be the JSON of ``text``, the surest first."""
     yield text
-    fenced = _FENCED.findall(text)
+    fenced = re.findall(_FENCED, text, re.MULTILINE | re.DOTALL)
     if len(fenced) == 1:
         yield fenced[0]
     elif not fenced:

@@ -10,16 +10,16 @@ import inspect
 import re
 from collections.abc import Iterator
 
-_SECTION = re.compile(
+# The patterns are compiled when first used, for most programs describe no functions.
+_SECTION = (
     r"(args|arguments|parameters|params|keyword args|other parameters|attributes|returns?|yields?|"
-    r"raises|examples?|notes?|see also|warnings?|references|todo)\s*(:?)",
-    re.IGNORECASE,
+    r"raises|examples?|notes?|see also|warnings?|references|todo)\s*(:?)"
 )
 _OF_PARAMETERS = (
     "args", "arguments", "parameters", "params", "keyword args", "other parameters", "attributes",
 )  # fmt: skip
-_GOOGLE_ENTRY = re.compile(r"\*{0,2}(\w+(?:\s*,\s*\w+)*)\s*(?:\([^)]*\))?\s*:\s*(.*)")
-_NUMPY_ENTRY = re.compile(r"\*{0,2}(\w+(?:\s*,\s*\w+)*)\s*(?::.*)?")
+_GOOGLE_ENTRY = r"\*{0,2}(\w+(?:\s*,\s*\w+)*)\s*(?:\([^)]*\))?\s*:\s*(.*)"
+_NUMPY_ENTRY = r"\*{0,2}(\w+(?:\s*,\s*\w+)*)\s*(?::.*)?"
 
 
 def read_docstring(text: str | None) -> tuple[str, dict[str, str]]:
@@ -39,7 +39,7 @@ def read_docstring(text: str | None) -> tuple[str, dict[str, str]]:
 def _sections(lines: list[str]) -> Iterator[tuple[str, int, bool]]:
     """The sections: title, number of the title's line, and whether it is of the NumPy style."""
     for number, line in enumerate(lines):
-        match = _SECTION.fullmatch(line.rstrip())
+        match = re.fullmatch(_SECTION, line.rstrip(), re.IGNORECASE)
         if match is None:
             continue
         below = lines[number + 1].strip() if number + 1 < len(lines) else ""
@@ -48,17 +48,17 @@ def _sections(lines: list[str]) -> Iterator[tuple[str, int, bool]]:
             yield match[1].lower(), number, numpy
 
 
-def _entries(body: list[str], pattern: re.Pattern[str]) -> dict[str, str]:
+def _entries(body: list[str], pattern: str) -> dict[str, str]:
     """Names and texts of a section; what is indented deeper goes on with the entry above."""
     texts: dict[str, list[str]] = {}
     current: list[str] = []
     indent = next((_indent(line) for line in body if line.strip()), 0)
     for line in body:
-        match = pattern.fullmatch(line.strip()) if _indent(line) <= indent else None
+        match = re.fullmatch(pattern, line.strip()) if _indent(line) <= indent else None
         if match is None:
             current.append(line.strip())
             continue
-        current = [match[2]] if pattern.groups > 1 else []
+        current = list(match.groups()[1:])
         for name in match[1].split(","):
             texts[name.strip()] = current
     return {name: " ".join(filter(None, pieces)) for name, pieces in texts.items()}

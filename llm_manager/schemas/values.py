@@ -15,8 +15,9 @@ import msgspec
 from .kinds import shown
 
 P = TypeVar("P")
-_PLACE_OF_NULL = re.compile(r"got `null` - at `\$([^`]*)`$")
-_STEP = re.compile(r"\.(\w+)|\[(?:\d+|\.{3})\]")
+# Compiled when first used, for most programs ask for no values.
+_PLACE_OF_NULL = r"got `null` - at `\$([^`]*)`$"
+_STEP = r"\.(\w+)|\[(?:\d+|\.{3})\]"
 
 
 def converted(value: Any, kind: type[P]) -> P:
@@ -31,7 +32,7 @@ def converted(value: Any, kind: type[P]) -> P:
         try:
             return msgspec.convert(value, kind, dec_hook=_foreign_value)
         except msgspec.ValidationError as error:
-            place = _PLACE_OF_NULL.search(str(error))
+            place = re.search(_PLACE_OF_NULL, str(error))
             if place is None or not _left_out(value, _steps(place[1])):
                 raise
 
@@ -104,7 +105,7 @@ def _left_out(value: Any, place: Sequence[str | int]) -> bool:
 
 
 def _steps(place: str) -> list[str | int]:
-    return [name or 0 for name in _STEP.findall(place)]
+    return [name or 0 for name in re.findall(_STEP, place)]
 
 
 def _path(steps: Iterable[str | int]) -> str:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Callable, Hashable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
+
+_Annotation: TypeAlias = tuple[Any, dict[str, Any]]
+"""As it was written, and what the names in it mean."""
 
 
 class Constructor(msgspec.Struct, frozen=True):
@@ -43,30 +45,70 @@ def constructor_of(factory: Callable[..., Any], without: Iterable[str] = ()) -> 
         without: names that are no settings.
     """
     read = _read if isinstance(factory, Hashable) else _read.__wrapped__
-    whole = read(factory)
-    types = {name: kind for name, kind in whole.types.items() if name not in without}
-    return Constructor(types, whole.defaults, whole.takes_any)
+    whole: _Whole = read(factory)
+    return Constructor(whole.types.without(without), whole.defaults, whole.takes_any)
+
+
+class _Types(Mapping[str, Any]):
+    """The types of parameters, each read from its annotation when somebody asks for it.
+
+    To read all of them takes 2 ms, and whoever makes a provider gives few.
+    """
+
+    def __init__(self, written: Mapping[str, _Annotation], known: dict[str, Any]) -> None:
+        self._written = written
+        self._known = known
+
+    def without(self, names: Iterable[str]) -> _Types:
+        """The others of them."""
+        others = {name: self._written[name] for name in self._written if name not in names}
+        return _Types(others, self._known)
+
+    def __getitem__(self, name: str) -> Any:
+        annotation, names = self._written[name]
+        if name not in self._known:
+            self._known[name] = _type_of(annotation, names)
+        return self._known[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._written
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._written)
+
+    def __len__(self) -> int:
+        return len(self._written)
+
+
+class _Whole(msgspec.Struct, frozen=True):
+    """All that a factory takes, what is no setting included; see `Constructor`."""
+
+    types: _Types
+    defaults: Mapping[str, Any]
+    takes_any: bool
 
 
 @lru_cache(maxsize=128)
-def _read(factory: Callable[..., Any]) -> Constructor:
-    types: dict[str, Any] = {}
+def _read(factory: Callable[..., Any]) -> _Whole:
+    written: dict[str, _Annotation] = {}
     defaults: dict[str, Any] = {}
+    takes_any = True
     for function in _functions(factory):
-        annotations = _annotations(function)
+        names = getattr(function, "__globals__", {})
+        annotations = getattr(function, "__annotations__", {})
         passes_on = False
         for name, parameter in inspect.signature(function).parameters.items():
             if parameter.kind is parameter.VAR_KEYWORD:
                 passes_on = True
             elif parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD):
-                types.setdefault(name, annotations.get(name))
+                written.setdefault(name, (annotations.get(name), names))
                 if parameter.default is not parameter.empty:
                     defaults.setdefault(name, parameter.default)
         if not passes_on:
-            types.pop("self", None)
-            return Constructor(types, defaults, takes_any=False)
-    types.pop("self", None)
-    return Constructor(types, defaults, takes_any=True)
+            takes_any = False
+            break
+    written.pop("self", None)
+    return _Whole(_Types(written, {}), defaults, takes_any)
 
 
 def _functions(factory: Callable[..., Any]) -> list[Callable[..., Any]]:
@@ -75,12 +117,12 @@ def _functions(factory: Callable[..., Any]) -> list[Callable[..., Any]]:
     return [vars(kind)["__init__"] for kind in factory.__mro__ if "__init__" in vars(kind)]
 
 
-def _annotations(function: Callable[..., Any]) -> dict[str, Any]:
-    """The types of its parameters, those apart that only a type checker can know."""
-    names = getattr(function, "__globals__", {})
-    found: dict[str, Any] = {}
-    for name, written in getattr(function, "__annotations__", {}).items():
-        one = SimpleNamespace(__annotations__={name: written})
-        with suppress(NameError, TypeError, AttributeError):
-            found |= typing.get_type_hints(one, names)
-    return found
+def _type_of(annotation: Any, names: dict[str, Any]) -> Any:
+    """What an annotation means; None if only a type checker can know, or there is none."""
+    if annotation is None:
+        return None
+    one = SimpleNamespace(__annotations__={"it": annotation})
+    try:
+        return typing.get_type_hints(one, names)["it"]
+    except (NameError, TypeError, AttributeError):
+        return None

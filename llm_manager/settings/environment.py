@@ -15,12 +15,12 @@ import importlib
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
+from ..redaction import Reserved
 
 PREFIX = "LLM_MANAGER_PROVIDERS__"
 
 
-class Variable(msgspec.Struct, frozen=True):
+class Variable(Reserved, frozen=True):
     """One environment variable with a setting.
 
     Attributes:
@@ -29,6 +29,8 @@ class Variable(msgspec.Struct, frozen=True):
         keys: the setting, tables first, in lower case.
         text: its value.
     """
+
+    shown = ("name",)
 
     name: str
     provider: str
@@ -56,9 +58,6 @@ class Variable(msgspec.Struct, frozen=True):
             value = {key: value}
         table: dict[str, Any] = value
         return table
-
-    def __repr__(self) -> str:
-        return f"Variable({self.name})"
 
 
 def written(id: str) -> str:

@@ -17,8 +17,8 @@ from .sources import is_private
 WITHHELD = "key and address come from a stronger layer"
 
 _LONGEST = 200
-# Settings of plugins have names that nobody here knows.
-_SECRET_NAME = re.compile(r"key|token|secret|passw|credential|authorization", re.IGNORECASE)
+# Settings of plugins have names that nobody here knows.  Compiled when first used, as few ask.
+_SECRET_NAME = r"key|token|secret|passw|credential|authorization"
 
 
 class Explained(Data, frozen=True, kw_only=True):
@@ -98,7 +98,9 @@ def _without_secrets(name: str, value: Any) -> Any:
         return {inner: _without_secrets(str(inner), held) for inner, held in value.items()}
     if isinstance(value, list):
         return [_without_secrets(name, held) for held in value]
-    return MASK if isinstance(value, str) and _SECRET_NAME.search(name) else value
+    return (
+        MASK if isinstance(value, str) and re.search(_SECRET_NAME, name, re.IGNORECASE) else value
+    )
 
 
 def _only_names(table: Mapping[str, Any]) -> str:

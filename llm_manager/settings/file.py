@@ -24,12 +24,14 @@ import os
 import stat
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from ..config import check_id
 from ..errors import ConfigurationError, InvalidParameterError
+from ..redaction import Reserved
 from .constructors import Constructor
 from .names import DEFAULTS, named, unknown
 
@@ -43,8 +45,7 @@ _OF_DEFAULTS = Constructor(types={}, takes_any=False)
 Table = Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class SettingsFile:
+class SettingsFile(Reserved, frozen=True):
     """What a settings file says.
 
     Attributes:
@@ -56,10 +57,12 @@ class SettingsFile:
         is_missing: whether there is no such file.
     """
 
+    shown = ("path",)
+
     path: Path | None = None
-    defaults: Table = field(default_factory=dict, repr=False)
-    providers: Mapping[str, Table] = field(default_factory=dict, repr=False)
-    rows: Mapping[str, Table] = field(default_factory=dict, repr=False)
+    defaults: Table = msgspec.field(default_factory=dict)
+    providers: Mapping[str, Table] = msgspec.field(default_factory=dict)
+    rows: Mapping[str, Table] = msgspec.field(default_factory=dict)
     others_can_read: bool = False
     is_missing: bool = False
 

@@ -8,17 +8,16 @@ sent to whatever host another layer names.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from ..config import KEY_HEADERS, names_a_key
+from ..redaction import Reserved
 
 Path: TypeAlias = tuple[str, ...]
 """Name of a setting: ``("api_key",)``, ``("default_parameters", "temperature")``."""
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
+class Setting(Reserved, frozen=True):
     """A value and where it comes from.
 
     Attributes:
@@ -28,7 +27,9 @@ class Setting:
         place: where to look when it is wrong, e.g. ``providers.openai.default_model``.
     """
 
-    value: Any = field(repr=False)  # it may hold a key
+    shown = ("origin", "place")
+
+    value: Any
     origin: str
     place: str = ""
 

@@ -14,7 +14,8 @@ from .kinds import constructor_of_kind, is_taken, kinds_as_written, provider_set
 from .references import is_reference
 from .sources import Sources
 
-_PLACE = re.compile(r"((?:providers\.|defaults\.|rows\.|LLM_MANAGER_)[^\s:]+):? (.*)", re.DOTALL)
+# Compiled when first used, for most settings are right.
+_PLACE = r"((?:providers\.|defaults\.|rows\.|LLM_MANAGER_)[^\s:]+):? (.*)"
 
 
 class Problem(Data, frozen=True, kw_only=True):
@@ -114,7 +115,7 @@ def _problems_of_variables(sources: Sources, ids: list[str]) -> Iterator[Problem
 
 def _problem(place: str, error: LLMError) -> Problem:
     """An error as a problem; with its own place, if its text begins with one."""
-    own = _PLACE.match(error.message)
+    own = re.match(_PLACE, error.message, re.DOTALL)
     if own is not None:
         return Problem(place=own.group(1), message=own.group(2), hint=error.hint)
     return Problem(place=place, message=error.message, hint=error.hint)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from ..config import GivenSettings, KeySource, Secret
 from ..messages import LLMRequestOptions, from_mapping
+from ..redaction import Reserved
 from .constructors import Constructor
 from .layers import Layer, Path, Setting, merge
 from .names import DEFAULTS, OPTIONS, named, snake
@@ -24,8 +24,7 @@ _OPTION_NAMES = _AS_GIVEN | {DEFAULTS, "timeout", *OPTIONS}
 _NOTHING = frozenset({"api_key", "base_url", "client", "kind"})
 
 
-@dataclass(frozen=True, slots=True)
-class ProviderSettings:
+class ProviderSettings(Reserved, frozen=True):
     """The settings of one provider, all layers together.
 
     Attributes:
@@ -35,10 +34,12 @@ class ProviderSettings:
         layers: what each layer says, weakest first.
     """
 
+    shown = ("id", "kind")
+
     id: str
     kind: str
-    constructor: Constructor = field(repr=False)
-    layers: tuple[Layer, ...] = field(repr=False)
+    constructor: Constructor
+    layers: tuple[Layer, ...]
 
     @property
     def values(self) -> dict[str, Setting]:

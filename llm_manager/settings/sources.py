@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any
-
-import msgspec
 
 from ..config import Secret, check_id
 from ..errors import InvalidParameterError
-from ..messages import LLMRequestOptions
+from ..messages import LLMRequestOptions, types_of
 from .constructors import UNKNOWN, Constructor
 from .environment import Variable, variables, written
 from .file import SettingsFile
@@ -22,30 +19,30 @@ from .values import checked_option, checked_setting, takes_text, takes_texts
 
 _KEY: Path = ("api_key",)
 _PRIVATE = frozenset({"headers", "row", "proxy"})
-_OPTION_TYPES = {f.name: f.type for f in msgspec.structs.fields(LLMRequestOptions)}
 
 
-@dataclass(frozen=True, slots=True)
 class Sources:
     """Where settings come from, as they are at one moment.
 
-    Attributes:
+    Args:
         file: the settings file.
         environment: environment variables.
         code: what was set in code, by id of the provider.
     """
 
-    file: SettingsFile
-    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
-    code: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
-    _variables: Mapping[str, list[Variable]] = field(init=False, repr=False)
-    """Those of the environment, by provider as they write it."""
+    __slots__ = ("_variables", "code", "file")
 
-    def __post_init__(self) -> None:
-        found: dict[str, list[Variable]] = {}
-        for variable in variables(self.environment):
-            found.setdefault(variable.provider, []).append(variable)
-        object.__setattr__(self, "_variables", found)
+    def __init__(
+        self,
+        file: SettingsFile,
+        environment: Mapping[str, str],
+        code: Mapping[str, Mapping[str, Any]],
+    ) -> None:
+        self.file = file
+        self.code = code
+        self._variables: dict[str, list[Variable]] = {}
+        for variable in variables(environment):
+            self._variables.setdefault(variable.provider, []).append(variable)
 
     def ids(self, kinds: Mapping[str, str]) -> list[str]:
         """The providers that have settings of their own, in the order of their writing.
@@ -177,7 +174,7 @@ def _wants_text(path: Path, constructor: Constructor, *, whole: bool) -> bool:
     if path in (_KEY, ("kind",)):
         return True
     if path[0] == DEFAULTS:
-        return len(path) == 2 and takes_text(_OPTION_TYPES.get(path[1]))
+        return len(path) == 2 and takes_text(types_of(LLMRequestOptions).get(path[1]))
     annotation = constructor.types.get(path[0])
     return takes_text(annotation) if whole else takes_texts(annotation)
 

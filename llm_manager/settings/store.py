@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .._threads import reset_after_fork
 from ..config import GivenSettings, check_id
 from ..errors import InvalidParameterError, LLMError
-from .differences import Reloaded, difference
-from .explaining import Explained, explained
 from .file import SettingsFile, absolute, read_settings_file, settings_path
 from .kinds import describe_kinds, kinds_as_written, provider_settings
 from .layers import Setting
-from .problems import Problem, problems
 from .provider_settings import ProviderSettings
 from .sources import Sources
 
+if TYPE_CHECKING:  # loaded when somebody asks for what they do: few programs do
+    from .differences import Reloaded
+    from .explaining import Explained
+    from .problems import Problem
+
 __all__ = [
-    "Explained",
-    "Problem",
     "ProviderSettings",
-    "Reloaded",
     "Setting",
     "Settings",
     "describe_kinds",
@@ -126,10 +126,11 @@ class Settings:
             defaults: whether to list what nobody gives, too.
         """
         sources = self._sources()
+        explaining = importlib.import_module(".explaining", __package__)
         found: list[Explained] = []
         for id in sources.ids(kinds_as_written(self.rows)):
             try:
-                found += explained(provider_settings(sources, id), defaults=defaults)
+                found += explaining.explained(provider_settings(sources, id), defaults=defaults)
             except LLMError:
                 continue
         return found
@@ -139,7 +140,9 @@ class Settings:
 
         Keyrings are not asked: they may ask their user for a password.
         """
-        return problems(self._sources())
+        module = importlib.import_module(".problems", __package__)
+        found: list[Problem] = module.problems(self._sources())
+        return found
 
     def set_provider_config(self, id: str, settings: Mapping[Any, Any]) -> None:
         """Replace what was set in code for a provider; ``{}`` takes it back.
@@ -183,7 +186,8 @@ class Settings:
         with self._reading:  # who begins later reads what is newer
             file = read_settings_file(self.path)
             after = Sources(file, dict(self._environment), self._code)
-            found = difference(self._reported, after)
+            differences = importlib.import_module(".differences", __package__)
+            found: Reloaded = differences.difference(self._reported, after)
             with self._lock:
                 self._file, self._reported = file, after
         return found

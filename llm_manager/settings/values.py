@@ -14,7 +14,7 @@ import msgspec
 
 from ..checks import shown
 from ..errors import InvalidParameterError
-from ..messages import Data, LLMRequestOptions, Retries, Timeouts, from_mapping
+from ..messages import Data, LLMRequestOptions, Retries, Timeouts, from_mapping, types_of
 from ..redaction import redact
 from .names import snake
 
@@ -25,8 +25,9 @@ _WORDS = {
     "str": "text", "int": "a whole number", "float": "a number", "bool": "true or false",
     "array": "a list", "object": "a table", "null": "nothing",
 }  # fmt: skip
-_EXPECTED = re.compile(r"Expected `([^`]*)`")
-_PLACE_INSIDE = re.compile(r"at `\$([^`]*)`")
+# Compiled when first used, for most settings are right.
+_EXPECTED = r"Expected `([^`]*)`"
+_PLACE_INSIDE = r"at `\$([^`]*)`"
 _NESTED: Mapping[str, type[Data]] = {"timeouts": Timeouts, "retries": Retries}
 # A tool can only be chosen among tools; these words are right without.
 _CHOICES_WITHOUT_TOOLS = (None, "auto", "none")
@@ -54,8 +55,7 @@ def checked_option(path: tuple[str, ...], value: Any, place: str) -> Any:
         return getattr(from_mapping(kind, {name: value}, place), name)
     except InvalidParameterError as error:
         problem, hint = error.message, error.hint
-    annotation = {field.name: field.type for field in msgspec.structs.fields(kind)}[name]
-    text = _placed(problem, ".".join(path), value, place, annotation)
+    text = _placed(problem, ".".join(path), value, place, types_of(kind)[name])
     raise InvalidParameterError(text, hint=hint)
 
 
@@ -104,9 +104,9 @@ def _placed(problem: str, name: str, value: Any, place: str, annotation: Any) ->
     choices = [word for part in _parts(annotation) for word in _choices(part)]
     if choices and problem.partition(" - ")[0].endswith(f"Invalid enum value {value!r}"):
         return f"{place}: must be one of {', '.join(choices)}, got {redact(repr(value))}"
-    expected = _EXPECTED.search(problem)
+    expected = re.search(_EXPECTED, problem)
     if expected is not None:
-        inside = _PLACE_INSIDE.search(problem)
+        inside = re.search(_PLACE_INSIDE, problem)
         deeper = "" if inside is None else snake(inside.group(1)).removeprefix(f".{last}")
         words = [_WORDS.get(word, word) for word in expected.group(1).split(" | ")]
         wanted = " or ".join(word for word in words if word != _WORDS["null"])

@@ -21,7 +21,8 @@ from .openai_images import Detail, fitted, openai_tokens
 IMAGE_ERROR = 0.1
 """By which part a rule may be wrong; what users measured was within 6 % (see docs/tokens.md)."""
 
-_DATA_URL = re.compile(r"data:(image/[a-z0-9.+-]{1,40});base64,")
+# Patterns are compiled when first used, for most programs send no pictures.
+_DATA_URL = r"data:(image/[a-z0-9.+-]{1,40});base64,"
 # More than the largest preview that stands before the size in the header of a photograph.
 _HEADER_CHARACTERS = 400_000
 
@@ -45,7 +46,7 @@ def size_of(part: ImagePart) -> Size | None:
     """The size of a picture as its header tells; None for one that only the service fetches."""
     if part.data is not None:
         return picture_size(part.data, part.media_type or "")
-    found = _DATA_URL.match(part.url or "")
+    found = re.match(_DATA_URL, part.url or "")
     if found is None or part.url is None:
         return None
     packed = part.url[found.end() : found.end() + _HEADER_CHARACTERS].rstrip("=")
@@ -57,7 +58,7 @@ def size_of(part: ImagePart) -> Size | None:
 
 # ---- Anthropic -----------------------------------------------------------------------------------
 
-_CLAUDE_VERSION = re.compile(r"claude-(?:[a-z]+-)?(\d+)(?:[-.](\d{1,2})(?!\d))?", re.IGNORECASE)
+_CLAUDE_VERSION = r"claude-(?:[a-z]+-)?(\d+)(?:[-.](\d{1,2})(?!\d))?"
 _HIGH_RESOLUTION_SINCE = (4, 7)
 
 
@@ -70,7 +71,7 @@ def anthropic_tokens(model: str, size: Size | None, _detail: Detail) -> int | No
     """
     if size is None:
         return None
-    found = _CLAUDE_VERSION.search(model)
+    found = re.search(_CLAUDE_VERSION, model, re.IGNORECASE)
     version = (int(found[1]), int(found[2] or 0)) if found else (0, 0)
     side, limit = (2576, 4784) if version >= _HIGH_RESOLUTION_SINCE else (1568, 1568)
     # A little more than what has so many blocks, to come down from.
@@ -88,7 +89,7 @@ def _blocks(size: Size, longest: int) -> int:
 
 # ---- Google --------------------------------------------------------------------------------------
 
-_GEMINI_VERSION = re.compile(r"gemini-(\d+)", re.IGNORECASE)
+_GEMINI_VERSION = r"gemini-(\d+)"
 
 
 def gemini_tokens(model: str, size: Size | None, _detail: Detail) -> int | None:
@@ -98,7 +99,7 @@ def gemini_tokens(model: str, size: Size | None, _detail: Detail) -> int | None:
     tile of a larger one; the sides of a tile are the shorter side of the picture divided by 1.5,
     from 256 to 768 pixels.  From Gemini 3 on, 1120 tokens for any picture.
     """
-    found = _GEMINI_VERSION.search(model)
+    found = re.search(_GEMINI_VERSION, model, re.IGNORECASE)
     if found is None:
         return None
     if int(found[1]) >= 3:

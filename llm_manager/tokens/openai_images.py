@@ -24,10 +24,10 @@ def openai_tokens(model: str, size: Size | None, detail: Detail) -> int | None:
     """
     name = model.rpartition("/")[2].removeprefix("ft:")
     for pattern, patches in _PATCHES:
-        if pattern.match(name):
+        if re.match(pattern, name, re.IGNORECASE):
             return patches.tokens(size, detail)
     for pattern, base, each in _TILES:
-        if pattern.match(name):
+        if re.match(pattern, name, re.IGNORECASE):
             return _tile_tokens(size, detail, base, each)
     return None
 
@@ -87,25 +87,22 @@ def fitted(size: Size, side: int) -> Size:
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
-def _named(pattern: str) -> re.Pattern[str]:
-    return re.compile(pattern, re.IGNORECASE)
-
-
+# By what a model's name begins with; compiled when first used, for most programs send no pictures.
 _PATCHES = (
-    (_named(r"gpt-5\.[6-9]|gpt-[6-9]"), _Patches(1.2, 2500, None, shrinks=True)),
-    (_named(r"gpt-5[.\d]*-nano|gpt-5-nano"), _Patches(1.5)),
-    (_named(r"gpt-5[.\d]*-mini"), _Patches(1.2)),
-    (_named(r"gpt-5\.5"), _Patches(1.2, 2500, 10_000, shrinks=True)),
-    (_named(r"gpt-5\.4"), _Patches(1.2, 2500, 2500, shrinks=True)),
-    (_named(r"gpt-5\.[23]"), _Patches(1.2)),
-    (_named(r"gpt-4\.1-mini"), _Patches(1.62)),
-    (_named(r"gpt-4\.1-nano"), _Patches(2.46)),
-    (_named(r"o4-mini|codex-mini"), _Patches(1.72)),
+    (r"gpt-5\.[6-9]|gpt-[6-9]", _Patches(1.2, 2500, None, shrinks=True)),
+    (r"gpt-5[.\d]*-nano|gpt-5-nano", _Patches(1.5)),
+    (r"gpt-5[.\d]*-mini", _Patches(1.2)),
+    (r"gpt-5\.5", _Patches(1.2, 2500, 10_000, shrinks=True)),
+    (r"gpt-5\.4", _Patches(1.2, 2500, 2500, shrinks=True)),
+    (r"gpt-5\.[23]", _Patches(1.2)),
+    (r"gpt-4\.1-mini", _Patches(1.62)),
+    (r"gpt-4\.1-nano", _Patches(2.46)),
+    (r"o4-mini|codex-mini", _Patches(1.72)),
 )
 _TILES = (
-    (_named(r"gpt-5"), 70, 140),
-    (_named(r"gpt-4o-mini"), 2833, 5667),
-    (_named(r"(chat)?gpt-4o|gpt-4\.[15]|gpt-4-turbo|gpt-4-.*vision"), 85, 170),
-    (_named(r"o[13]\b"), 75, 150),
-    (_named(r"computer-use"), 65, 129),
+    (r"gpt-5", 70, 140),
+    (r"gpt-4o-mini", 2833, 5667),
+    (r"(chat)?gpt-4o|gpt-4\.[15]|gpt-4-turbo|gpt-4-.*vision", 85, 170),
+    (r"o[13]\b", 75, 150),
+    (r"computer-use", 65, 129),
 )

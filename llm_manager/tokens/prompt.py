@@ -159,14 +159,18 @@ class _Tally:
             self._add_part(part)
         for call in message.tool_calls:
             for text in (call.name, call.arguments_json):
-                self._add(*estimate_text(text))
+                self._add_estimate(text)
 
     def _add_texts(self, texts: Iterable[str]) -> None:
         for text in texts:
             if self._counter is not None:
                 self.tokens += self._counter(text)
             elif text:
-                self._add(*estimate_text(text))
+                self._add_estimate(text)
+
+    def _add_estimate(self, text: str) -> None:
+        estimate = estimate_text(text)
+        self._add(estimate.tokens, estimate.error_tokens)
 
     def _add_part(self, part: TextPart | ImagePart | FilePart | OpaquePart) -> None:
         match part:

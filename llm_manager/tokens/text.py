@@ -12,10 +12,11 @@ What this module must not do: load a vocabulary, or look at single characters in
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+
+import msgspec
 
 
-class TextEstimate(NamedTuple):
+class TextEstimate(msgspec.Struct, frozen=True):
     """About how many tokens a text has.
 
     Attributes:

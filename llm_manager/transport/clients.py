@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Coroutine
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
+
+import msgspec
 
 from .._threads import reset_after_fork
 from ..errors import LLMError, ProviderConnectionError
@@ -29,8 +30,7 @@ _CLOSING_ELSEWHERE_S = 1.0
 NewClient: TypeAlias = "Callable[[], tuple[httpx2.AsyncClient, Pool | None]]"
 
 
-@dataclass(slots=True)
-class HeldClient:
+class HeldClient(msgspec.Struct, eq=False):
     """The client of one loop; ``pool`` is None for a caller's own client, which is not closed.
 
     Attributes:

@@ -11,12 +11,12 @@ import os
 import re
 import ssl
 import threading
-from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from ..config import check_base_url, is_loopback
 from ..errors import ConfigurationError, DependencyMissingError
+from ..redaction import Reserved
 from . import pool
 
 _PROXY_SCHEMES = ("http", "https", "socks5", "socks5h")
@@ -25,8 +25,7 @@ _tls_contexts: dict[tuple[str | None, ...], ssl.SSLContext] = {}
 _tls_lock = threading.Lock()
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(Reserved, frozen=True):
     """How to reach a server.
 
     Attributes:
@@ -35,8 +34,10 @@ class Route:
         layers: how many layers of TLS a connection has.
     """
 
+    shown = ("tls", "layers")
+
     tls: ssl.SSLContext | None
-    proxy: str | None = field(repr=False)
+    proxy: str | None
     layers: int
 
     def client(self, max_connections: int) -> tuple[pool.Client, pool.Pool]:

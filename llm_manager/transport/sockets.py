@@ -106,8 +106,10 @@ async def addresses_of(host: str, port: int) -> list[Address]:
     """The addresses of ``host``, the two families in turn."""
     kind = socket.SOCK_STREAM
     try:
-        # Looking up a number never waits, so it needs no thread.
-        found = socket.getaddrinfo(host, port, type=kind, flags=socket.AI_NUMERICHOST)
+        # Looking up a number never waits, so it needs no thread.  As bytes: for a text, the tables
+        # for names in other scripts would be loaded, which takes 1 ms.
+        number = host.encode() if host.isascii() else host
+        found = socket.getaddrinfo(number, port, type=kind, flags=socket.AI_NUMERICHOST)
     except (OSError, UnicodeError):
         try:
             found = await asyncio.get_running_loop().getaddrinfo(host, port, type=kind)

@@ -9,9 +9,9 @@ Whatever ends up in an error has passed `redact` and is bounded in length.
 
 from __future__ import annotations
 
+import importlib
 import re
 from collections.abc import Iterable, Mapping
-from email.utils import parsedate_to_datetime
 from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
@@ -229,14 +229,18 @@ def _number(text: str | None) -> float | None:
 
 
 def _timestamp_s(date: str) -> float | None:
+    # Loaded late, for it takes 3 ms, and most waits that servers ask for are numbers.
+    email_utils = importlib.import_module("email.utils")
     try:
-        return parsedate_to_datetime(date).timestamp()
+        seconds: float = email_utils.parsedate_to_datetime(date).timestamp()
     except (ValueError, OverflowError, OSError):
         return None
+    return seconds
 
 
-_DURATION = re.compile(r"(?:(\d{1,6})h)?(?:(\d{1,6})m(?!s))?(?:(\d{1,9}(?:\.\d{1,9})?)(ms|s))?")
-_TRY_AGAIN = re.compile(r"(?:try again|retry) in ((?:\d{1,6}(?:\.\d{1,9})?(?:ms|[hms]))+)", re.I)
+# Compiled when first used, for compiling takes 1 ms and most programs see few failures.
+_DURATION = r"(?:(\d{1,6})h)?(?:(\d{1,6})m(?!s))?(?:(\d{1,9}(?:\.\d{1,9})?)(ms|s))?"
+_TRY_AGAIN = r"(?:try again|retry) in ((?:\d{1,6}(?:\.\d{1,9})?(?:ms|[hms]))+)"
 
 
 def _duration_s(text: str) -> float | None:
@@ -244,7 +248,7 @@ def _duration_s(text: str) -> float | None:
     seconds = _number(text)
     if seconds is not None:
         return seconds
-    match = _DURATION.fullmatch(text.strip())
+    match = re.fullmatch(_DURATION, text.strip())
     if match is None or not any(match.groups()):
         return None
     hours, minutes, rest, unit = match.groups()
@@ -281,7 +285,7 @@ class _Words:
     def add_text(self, value: object) -> None:
         if isinstance(value, str) and value.strip():
             self.texts.append(value.strip())
-            match = _TRY_AGAIN.search(value)
+            match = re.search(_TRY_AGAIN, value, re.IGNORECASE)
             if match and self.retry_after_s is None:
                 self.retry_after_s = _duration_s(match[1].lower())
 

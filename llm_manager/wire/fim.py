@@ -8,7 +8,7 @@ completions, whose text stands in ``choices[0].text`` (DeepSeek API docs, "FIM C
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 from ..errors import UnsupportedFeatureError
 from ..messages import LLMRequest
@@ -17,12 +17,8 @@ from .framing import DEFAULT_MAX_LINE_BYTES
 from .llamacpp_infill import LlamaCppInfill
 from .loose import encoded
 from .openai_chat import OpenAIChatDecoder
-from .openai_request import ChatDialect, sampling
+from .openai_request import ChatDialect, FimStyle, sampling
 from .refusals import refuse_chat_options
-
-FimStyle: TypeAlias = Literal["mistral", "completions", "llamacpp"]
-"""``mistral``: ``/fim/completions``.  ``completions``: the older completions of OpenAI, with a
-``suffix``.  ``llamacpp``: ``/infill``, beside ``/v1``."""
 
 _PATHS: dict[FimStyle, str] = {
     "mistral": "/fim/completions",

@@ -17,7 +17,8 @@ UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What decoding JSON may raise."""
 
 # An escaped backslash and a whole surrogate pair are good; any other surrogate is half a character.
-_HALF_ESCAPES = re.compile(
+# Compiled when first used, for most servers send none.
+_HALF_ESCAPES = (
     r"(?P<good>\\\\|\\u[dD][89abAB]\w\w\\u[dD][c-fC-F]\w\w)|\\u[dD][89a-fA-F][0-9a-fA-F]{2}"
 )
 
@@ -72,7 +73,7 @@ def decoded(data: bytes) -> Any:
     try:
         return msgspec.json.decode(data)
     except UNREADABLE:
-        mended = _HALF_ESCAPES.sub(_mended, data.decode(errors="replace"))
+        mended = re.sub(_HALF_ESCAPES, _mended, data.decode(errors="replace"))
     return msgspec.json.decode(mended)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 
@@ -25,6 +25,10 @@ from .dialect_habits import alphanumeric_9, nearest_effort, with_one_system_mess
 from .loose import encoded
 from .openai_names import accepted_efforts, refused_options, without
 from .openai_strict import strict_form
+
+FimStyle: TypeAlias = Literal["mistral", "completions", "llamacpp"]
+"""How a server fills in the middle.  ``mistral``: ``/fim/completions``.  ``completions``: the older
+completions of OpenAI, with a ``suffix``.  ``llamacpp``: ``/infill``, beside ``/v1``."""
 
 
 class ChatDialect(Data, frozen=True, kw_only=True):

@@ -19,7 +19,8 @@ from .failures import _duration_s, _number
 _EPOCH_S, _EPOCH_MS = 1e9, 1e11
 _YEAR_S = 365 * 86_400.0
 
-_FIELD = re.compile(r"""(?:^|[;,])\s*(limit|remaining|reset|[rtq])\s*=\s*"?(\d{1,15})"?""", re.I)
+# Compiled when first used, for few services write so.
+_FIELD = r"""(?:^|[;,])\s*(limit|remaining|reset|[rtq])\s*=\s*"?(\d{1,15})"?"""
 _LONG_NAMES = {"r": "remaining", "t": "reset", "q": "limit"}
 
 _Allowance = tuple[int | None, int | None, datetime | None]
@@ -89,7 +90,7 @@ def _draft(headers: Mapping[str, str], now: datetime) -> _Allowance:
     header for each."""
     said: dict[str, str] = {}
     for line in (headers.get("ratelimit", ""), headers.get("ratelimit-policy", "")):
-        for name, value in _FIELD.findall(line):
+        for name, value in re.findall(_FIELD, line, re.IGNORECASE):
             name = name.lower()
             said.setdefault(_LONG_NAMES.get(name, name), value)
 
