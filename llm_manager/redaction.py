@@ -7,7 +7,7 @@ comes from outside passes through `redact` before it becomes part of an error or
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import msgspec
@@ -77,6 +77,5 @@ class Reserved(msgspec.Struct, frozen=True):
         fields = ", ".join(f"{name}={value!r}" for name, value in self.__rich_repr__())
         return f"{type(self).__name__}({fields})"
 
-    def __rich_repr__(self) -> Iterator[tuple[str, Any]]:
-        for name in self.shown:
-            yield name, getattr(self, name)
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return [(name, getattr(self, name)) for name in self.shown]
