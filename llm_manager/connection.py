@@ -83,6 +83,7 @@ class Connection:
         backoff: waits between attempts to reconnect.
         probe_interval_s: how often to look after an idle connection while somebody listens, in
             seconds; None: never, its next use will tell.
+        probe_quick_s: a probe that takes longer shows that the provider is slow.
         clock: what time it is.
     """
 
@@ -99,6 +100,7 @@ class Connection:
         survives_sleep: bool,
         backoff: Backoff,
         probe_interval_s: float | None = None,
+        probe_quick_s: float = QUICK_S,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._emitter = emitter
@@ -110,7 +112,7 @@ class Connection:
         self._survives_sleep = survives_sleep
         self._clock = clock
         self._sleep_watch = watch_of(clock)
-        self._prober = Prober(emitter, machine, probe, self._pieces, clock)
+        self._prober = Prober(emitter, machine, probe, self._pieces, clock, probe_quick_s)
         self._poller = Poller(self._look_after_it, probe_interval_s)
         self._polled_pieces = 0
         self._lease = Lease()
@@ -463,7 +465,7 @@ class Connection:
             self._proven()
             if has_models is False:
                 self._usable(S.DEGRADED, Reason.NO_MODELS, epoch)
-            elif (self._machine.state.latency_ms or 0.0) > QUICK_S * 1000:
+            elif (self._machine.state.latency_ms or 0.0) > self._prober.quick_s * 1000:
                 self._usable(S.DEGRADED, Reason.SLOW, epoch)
             else:
                 self._usable(S.CONNECTED, Reason.RECOVERED, epoch)

@@ -18,10 +18,8 @@ from .events import HealthCheck
 from .machine import StatusMachine
 from .status import ErrorInfo, ProviderStatus, Reason
 
-# A probe that takes longer shows that the provider is slow; one that takes this and `PATIENCE_S`
-# has failed.
 QUICK_S = 2.0
-PATIENCE_S = 8.0
+_PATIENCE_S = 8.0
 
 
 class Prober:
@@ -32,6 +30,8 @@ class Prober:
         ask: asks the provider; returns whether it has a model to offer, or None if unknown.
         pieces: how much has come of the running answers so far.
         clock: what time it is.
+        quick_s: a probe that takes longer shows that the provider is slow; one that takes this and
+            8 seconds more has failed.
     """
 
     def __init__(
@@ -41,7 +41,9 @@ class Prober:
         ask: Callable[[], Coroutine[Any, Any, bool | None]],
         pieces: Callable[[], int],
         clock: Clock,
+        quick_s: float,
     ) -> None:
+        self.quick_s = quick_s
         self._emitter = emitter
         self._machine = machine
         self._ask = ask
@@ -61,13 +63,13 @@ class Prober:
         publish, clock = self._emitter.publish, self._clock
         publish(HealthCheck(provider_id=provider_id, phase="started"))
         began_s, pieces = clock.monotonic(), self._pieces()
-        slow = asyncio.get_running_loop().call_later(QUICK_S, self._is_slow, epoch)
+        slow = asyncio.get_running_loop().call_later(self.quick_s, self._is_slow, epoch)
 
         def latency_ms() -> float:
             return round((clock.monotonic() - began_s) * 1000, 3)
 
         try:
-            async with asyncio.timeout(QUICK_S + PATIENCE_S):
+            async with asyncio.timeout(self.quick_s + _PATIENCE_S):
                 has_models = await self._ask()
         except TimeoutError:
             if self._pieces() > pieces:
@@ -75,7 +77,7 @@ class Prober:
                 self._machine.measure(latency_ms=latency_ms())
                 return None
             failure: LLMError = RequestTimeoutError(
-                f"no answer to a probe within {QUICK_S + PATIENCE_S:g} s"
+                f"no answer to a probe within {self.quick_s + _PATIENCE_S:g} s"
             )
         except Exception as error:  # noqa: BLE001 - a provider's author may raise anything
             failure = as_llm_error(error)

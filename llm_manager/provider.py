@@ -88,6 +88,7 @@ from .policy.deadline import DeadlinePolicy
 from .policy.limits import ConcurrencyLimit
 from .policy.retry import RetryPolicy
 from .policy.structured import StructuredOutput
+from .probing import QUICK_S
 from .reconfiguring import Reconfigurable
 from .status import ErrorInfo, LLMProviderStatus, ProviderStatus
 from .stream import Assembly, LLMStream, StreamCallback
@@ -138,6 +139,8 @@ class BaseLLMProvider(Reconfigurable, Asking):
     """Waits between attempts to reconnect, for this kind of provider."""
     probe_interval_s: float | None = None
     """How often this kind of provider is looked after while idle, in seconds; None: never."""
+    probe_quick_s: ClassVar[float] = QUICK_S
+    """A probe of this kind of provider that takes longer shows that it is slow, in seconds."""
     image_rule: ImageRule | None = None
     """How its service counts the tokens of a picture; None: all pictures are taken for equal."""
     vocabularies: Vocabularies = OPENAI_VOCABULARIES
@@ -194,6 +197,7 @@ class BaseLLMProvider(Reconfigurable, Asking):
             survives_sleep=self.is_local,
             backoff=self._backoff,
             probe_interval_s=self.probe_interval_s,
+            probe_quick_s=self.probe_quick_s,
             clock=clock,
         )
         self._catalog = ModelCatalog(

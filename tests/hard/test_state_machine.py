@@ -156,6 +156,24 @@ def test_a_slow_server_is_degraded_and_connected_again_when_it_is_quick() -> Non
     assert virtual_time.run(main()) == ["connecting", "connected", "degraded", "connected"]
 
 
+@pytest.mark.parametrize(("takes_s", "status"), [(50.0, "connected"), (65.0, "degraded")])
+def test_a_kind_of_provider_may_take_its_time_for_a_probe_without_being_slow(
+    takes_s, status
+) -> None:
+    class SlowToStart(SlowLocalServer):
+        probe_quick_s = 60.0
+
+    async def main() -> str:
+        provider = SlowToStart(clock=virtual_time.here().clock)
+        provider.takes_s = takes_s
+        await provider.connect()
+        found = provider.status.status
+        await provider.close()
+        return found
+
+    assert virtual_time.run(main()) == status
+
+
 async def test_a_provider_with_all_its_settings_is_not_connected_before_it_was_asked() -> None:
     async with ScriptedPeer(fallback=Reply.json({"data": [{"id": "m"}]})) as peer:
         provider = OpenAICompatibleProvider(

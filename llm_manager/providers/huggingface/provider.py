@@ -69,6 +69,8 @@ class HuggingFaceProvider(BaseLLMProvider):
     default_timeouts: Timeouts | None = LOCAL_TIMEOUTS
     backoff = LOCAL_BACKOFF
     is_local = True
+    # A probe may have to start a worker, which loads torch: 2 s, or 20 from a slow disk.
+    probe_quick_s = 60.0
 
     def __init__(
         self,
