@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from typing import ClassVar, Self
 
 from ._threads import reset_after_fork
@@ -18,6 +19,8 @@ from .events import Event, ProviderAdded
 
 # While one thread delivers, the events of the others wait for it; none may be lost.
 _MAILBOX_LIMIT = 1_000_000
+# So many events of parts are known, each until it comes the second time.
+_REMEMBERED = 1024
 
 
 class Attachable:
@@ -42,6 +45,8 @@ class Attachable:
         self._lock = threading.RLock()
         self._attached: dict[EventEmitter, Subscription] = {}
         self._arrivals: list[Subscription] = []
+        self._parts: frozenset[str] = frozenset()
+        self._heard_of: dict[tuple[str, str, datetime], bool] = {}
         self._methods = {name: getattr(self, method) for name, method in self.listens_to.items()}
         reset_after_fork(self)
 
@@ -60,9 +65,8 @@ class Attachable:
             The listener itself, for ``with Listener().attach(manager): ...``.
 
         Raises:
-            InvalidParameterError: it is neither, or another that is attached tells the same: its
-                manager, a provider of it, a composite whose part it is.  Everything would be
-                counted twice.
+            InvalidParameterError: it is neither, or a provider and its manager would both be
+                listened to, which counts everything twice.
         """
         if not isinstance(emitter, EventEmitter):
             raise InvalidParameterError(
@@ -80,6 +84,7 @@ class Attachable:
                     batch=self.batch,
                     watches=False,
                 )
+                self._look_for_parts()
                 self._arrivals.append(
                     emitter.subscribe(
                         self._leave_to_managers, "providerAdded", delivery="inline", watches=False
@@ -115,6 +120,9 @@ class Attachable:
     def _before_attaching(self, emitter: EventEmitter) -> None:
         """Prepare for the events of ``emitter``, or refuse it."""
 
+    def _after_leaving(self, emitter: EventEmitter) -> None:
+        """``emitter`` is heard through its manager from now on."""
+
     def _after_detaching(self, emitter: EventEmitter) -> None:
         """Forget what only later events of ``emitter`` could have ended."""
 
@@ -128,37 +136,65 @@ class Attachable:
         self.catch_up()
 
     def _heard(self, event: Event) -> None:
+        if self._parts and event.provider_id in self._parts and self._has_been_heard(event):
+            return
         self._methods[event.name](event)
 
-    def _leave_to_managers(self, event: ProviderAdded) -> None:
-        """Stop listening to those whose events others tell by now, to count nothing twice."""
+    def _has_been_heard(self, event: Event) -> bool:
+        """Whether this is the second time: from a member and from the composite, say."""
+        request_id = getattr(event, "request_id", None)
+        if request_id is None:
+            return False
         with self._lock:
-            told = {part for emitter in self._attached for part in _told_by(emitter)}
-            left = [emitter for emitter in self._attached if emitter in told]
+            key = (event.name, request_id, event.at)
+            if self._heard_of.pop(key, False):
+                return True
+            self._heard_of[key] = True
+            if len(self._heard_of) > _REMEMBERED:
+                del self._heard_of[next(iter(self._heard_of))]
+        return False
+
+    def _look_for_parts(self) -> None:
+        """Find out whose events may come twice.  The lock is held."""
+        told = {part for emitter in self._attached for part in _free_parts(emitter)}
+        self._parts = frozenset(e.source_id for e in self._attached if e in told)
+
+    def _leave_to_managers(self, event: ProviderAdded) -> None:
+        """Stop listening to providers that a manager speaks for by now, to count nothing twice."""
+        with self._lock:
+            left = [e for e in self._attached if _manager_of(e) in self._attached]
             subscriptions = [self._attached.pop(emitter) for emitter in left]
-        for subscription in subscriptions:
+            self._look_for_parts()
+        for emitter, subscription in zip(left, subscriptions, strict=True):
             subscription.drain()
             subscription.close()
+            self._after_leaving(emitter)
 
     def _refuse_relatives(self, emitter: EventEmitter) -> None:
         for other in self._attached:
-            if emitter in _told_by(other) or other in _told_by(emitter):
+            if _manager_of(other) is emitter or _manager_of(emitter) is other:
                 raise InvalidParameterError(
                     f"{emitter!r:.60} belongs together with {other!r:.60}, which is attached",
-                    hint="attach the one that holds the other; detach() first",
+                    hint="attach either the manager or its providers; detach() first",
                 )
 
     def _after_fork(self) -> None:
         self._lock = threading.RLock()
 
 
-def _told_by(emitter: EventEmitter) -> Iterator[EventEmitter]:
-    """Whose events ``emitter`` tells as well.
+def _manager_of(emitter: EventEmitter) -> object:
+    """Who passes on the events of a provider; None if nobody does."""
+    return getattr(emitter._relay, "__self__", None)
 
-    Those are the providers of a manager, and the members of a composite that no manager holds.
+
+def _free_parts(emitter: EventEmitter) -> Iterator[EventEmitter]:
+    """Members, and members of members, whose part in its requests ``emitter`` tells as well.
+
+    Those are the members of a composite, or of a composite of a manager, that no manager holds.
     """
     members = getattr(emitter, "members", ())
     for part in (*getattr(emitter, "providers", {}).values(), *members):
-        if isinstance(part, EventEmitter) and (part not in members or part._relay is None):
-            yield part
-            yield from _told_by(part)
+        if isinstance(part, EventEmitter):
+            if part in members and part._relay is None:
+                yield part
+            yield from _free_parts(part)

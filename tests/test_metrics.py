@@ -308,31 +308,28 @@ def test_attaching_the_same_twice_counts_once_and_two_may_be_attached() -> None:
     assert only(metrics).total == 2
 
 
-async def test_a_composite_and_a_member_of_its_own_cannot_both_be_attached() -> None:
+async def test_a_part_is_counted_once_where_a_composite_and_its_member_are_attached() -> None:
     member, other = echo(id="member"), echo(id="other")
-    async with LLMProviderManager() as manager, FallbackProvider([member, other]) as composite:
-        with pytest.raises(InvalidParameterError, match="belongs together"):
-            ModelMetrics().attach(composite).attach(member)
-        with pytest.raises(InvalidParameterError, match="belongs together"):
-            ModelMetrics().attach(member).attach(composite)
-        manager.register_provider(composite)
-        with pytest.raises(InvalidParameterError, match="belongs together"):
-            ModelMetrics().attach(manager).attach(member)
-        # What a manager holds it announces by itself, and the composite does not.
-        manager.register_provider(other)
-        metrics = ModelMetrics().attach(composite).attach(other)
-        await composite.generate_completion("echo", "hello")
-        await other.generate_completion("echo", "hello")
-        assert sorted(model.total for model in metrics.snapshot().models) == [1, 1]
+    async with FallbackProvider([member, other]) as composite:
+        for order in ([composite, member], [member, composite]):
+            metrics = ModelMetrics()
+            for emitter in order:
+                metrics.attach(emitter)
+            for _ in range(3):
+                await composite.generate_completion("echo", "hello")
+            await member.generate_completion("echo", "hello")
+            assert only(metrics).total == 4
+            metrics.detach()
 
 
 async def test_a_member_that_comes_into_an_attached_manager_in_a_composite_is_heard_once() -> None:
     member = echo(id="member")
     async with LLMProviderManager() as manager:
-        metrics = ModelMetrics().attach(manager).attach(member)
+        metrics = ModelMetrics().attach(member).attach(manager)
         composite = manager.register_provider(FallbackProvider([member]))
         await composite.generate_completion("echo", "hello")
-        assert only(metrics).total == 1
+        await member.generate_completion("echo", "hello")
+        assert only(metrics).total == 2
 
 
 async def test_a_provider_and_its_manager_cannot_both_be_attached() -> None:

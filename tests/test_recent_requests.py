@@ -279,6 +279,20 @@ async def test_content_is_bounded_and_keeps_the_newest_of_the_prompt() -> None:
         assert sum(map(len, (*kept._pieces, *kept._prompt))) < 1000
 
 
+async def test_content_of_more_requests_at_once_than_are_remembered_is_not_lost() -> None:
+    async with echo() as provider:
+        recent = RecentRequests(limit=5, content=True).attach(provider)
+        asked = [f"word {number}" for number in range(200)]
+        await asyncio.gather(*(provider.generate_completion("echo", text) for text in asked))
+        records = recent.snapshot().requests
+        assert len(records) == 5
+        for record in records:
+            assert record.prompt == f"user: {record.answer}"
+        for text in asked:
+            await provider.generate_completion("echo", text)
+        assert len(recent._contents) < 200
+
+
 async def test_tool_calls_and_images_are_content_that_can_be_read() -> None:
     async with echo() as provider:
         recent = RecentRequests(content=True).attach(provider)

@@ -17,6 +17,7 @@ import pytest
 from llm_manager import (
     AuthenticationError,
     ConcurrencyLimit,
+    FallbackProvider,
     FilePart,
     ImagePart,
     InMemoryTraceProvider,
@@ -905,3 +906,61 @@ def test_opentelemetry_is_not_imported_for_another_backend() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+# ---- two ways to one provider --------------------------------------------------------------------
+
+
+async def test_a_member_of_two_traced_composites_is_traced_once_for_each_request(traces) -> None:
+    member = echo(id="m")
+    one, two = FallbackProvider([member], id="one"), FallbackProvider([member], id="two")
+    tracing = Tracing(traces, content=True)
+    tracing.attach(one)
+    tracing.attach(two)
+    tracing.attach(member)
+    async with one, two:
+        for composite in (one, two):
+            traces.clear()
+            await composite.generate_completion("echo", "hi")
+            part, whole = traces.spans
+            assert part.parent_id == whole.span_id
+            assert json.loads(part.attributes["gen_ai.output.messages"])[0]["parts"] == [
+                {"type": "text", "content": "hi"}
+            ]
+        traces.clear()
+        await member.generate_completion("echo", "hi")
+        assert len(traces.spans) == 1
+    tracing.detach()
+    assert (one._added, two._added, member._added) == ((), (), ())
+
+
+async def test_a_provider_that_a_traced_manager_takes_in_is_traced_by_that_alone(traces) -> None:
+    provider, manager = echo(id="p"), LLMProviderManager()
+    tracing = Tracing(traces).attach(provider).attach(manager)
+    manager.register_provider(provider)
+    async with manager:
+        await provider.generate_completion("echo", "hi")
+        assert len(traces.spans) == 1
+        tracing.detach()
+        assert provider._added == ()
+
+
+async def test_a_policy_that_asks_twice_at_once_can_be_traced(traces) -> None:
+    class Twice:
+        def wrap(self, exchange, host):
+            async def asked_twice(request):
+                async def answer():
+                    return [delta async for delta in exchange(request)]
+
+                first, second = await asyncio.gather(answer(), answer())
+                assert [type(delta) for delta in first] == [type(delta) for delta in second]
+                for delta in first:
+                    yield delta
+
+            return asked_twice
+
+    async with echo() as provider:
+        Tracing(traces).attach(provider)
+        provider.add_policy(Twice())
+        assert (await provider.generate_completion("echo", "hi there")).text == "hi there"
+    assert len(traces.spans) == 1

@@ -23,18 +23,19 @@ class Announcer:
 
     Args:
         composite: announces it.
-        is_running: tells of an id whether it is a request of the composite that runs.
+        is_ours: tells of an id whether it is that of a request of the composite.  One that has
+            ended counts: with several threads, the start of its part may be heard later.
         member: whose events it hears.
     """
 
     def __init__(
         self,
         composite: weakref.ref[BaseLLMProvider],
-        is_running: Callable[[str], bool],
+        is_ours: Callable[[str], bool],
         member: BaseLLMProvider,
     ) -> None:
         self._composite = composite
-        self._is_running = is_running
+        self._is_ours = is_ours
         self._member = member
         self._parts: set[str] = set()
 
@@ -42,7 +43,7 @@ class Announcer:
         """Take in an event of the member, or of a member of it that it has announced."""
         if isinstance(event, RequestStarted):
             parent_id = event.parent_id
-            if parent_id is None or not (parent_id in self._parts or self._is_running(parent_id)):
+            if parent_id is None or not (parent_id in self._parts or self._is_ours(parent_id)):
                 return
             self._parts.add(event.request_id)
         elif event.request_id not in self._parts:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from abc import abstractmethod
+from collections import OrderedDict
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, Self
@@ -30,6 +31,8 @@ from .standing import Standing, is_decided, standing_of, why_down
 
 # How long a probe waits for members that are still connecting while others can answer already.
 _GRACE_S = 1.0
+# So many of its latest requests are known by their ids.
+_REMEMBERED = 4096
 
 
 class CompositeProvider(ModelsOfMembers):
@@ -39,8 +42,8 @@ class CompositeProvider(ModelsOfMembers):
         members: providers, classes of providers, or names as `create_provider` takes them.  A name
             stands for the provider that the same manager has under it when the composite is
             connected, or for one that is made.  Those that no manager holds are connected,
-            disconnected and closed together with the composite, and policies of the composite
-            that are ``around_parts``, as budgets and caches are, hold for them.
+            disconnected and closed together with the composite.  Policies of the composite that
+            are ``around_parts``, as budgets and caches are, hold for what is passed on to members.
         models: the model of single members by their id, for requests that name a model which they
             do not have, or none at all.
         common: see `BaseLLMProvider`; ``policies`` are none by default, since each member has its
@@ -55,7 +58,7 @@ class CompositeProvider(ModelsOfMembers):
     is_composite = True
     # A sleep of the computer is noticed by the members, and their requests are ended by them.
     is_local = True
-    kept_on_update = frozenset({"_bonds"})
+    kept_on_update = frozenset({"_bonds", "_asked"})
     _makes_members = False
 
     def __new__(cls, *args: Any, **settings: Any) -> Self:
@@ -85,9 +88,10 @@ class CompositeProvider(ModelsOfMembers):
                 raise InvalidParameterError(f"models names {id!r}, which is no member of {self.id}")
         self.capabilities = self._common_capabilities()
         self._connection.at_best = self._at_best
+        self._asked: OrderedDict[str, None] = OrderedDict()
         self._bonds = Members(
             self,
-            self._running.__contains__,
+            self._asked.__contains__,
             on_status=self._look_at_members,
             on_models=self._list_known_models,
         )
@@ -185,6 +189,16 @@ class CompositeProvider(ModelsOfMembers):
             if member.status.status is ProviderStatus.CONNECTING
             or (is_free(member) and member.status.status is ProviderStatus.DISCONNECTED)
         ]
+
+    def _counted_exchange(self, request: LLMRequest) -> AsyncGenerator[Delta, None]:
+        self._asked[request.id] = None
+        if len(self._asked) > _REMEMBERED:
+            self._asked.popitem(last=False)
+        return super()._counted_exchange(request)
+
+    def _all_secrets(self) -> list[str]:
+        # What a member answers, or raises, goes through here.
+        return [*super()._all_secrets(), *(s for m in self._members for s in m._all_secrets())]
 
     def _with_added(self, exchange: Exchange) -> Exchange:
         # What the members' answers have to follow is their affair: each knows what it can do.

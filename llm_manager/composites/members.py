@@ -18,10 +18,12 @@ from ..concurrency import gather_with_concurrency
 from ..emitter import Subscription
 from ..errors import LLMError
 from ..events import ModelsChanged, StatusChanged
+from ..messages import LLMRequest
 from ..policy import Stage
 from ..provider import BaseLLMProvider
 from ..status import ProviderStatus
 from .announcing import OF_REQUESTS, Announcer, is_free
+from .handing import HandedOn, handed_on
 from .standing import DOWN
 
 
@@ -30,24 +32,24 @@ class Members:
 
     Args:
         composite: announces what its members announce of its requests.
-        running: the ids of the composite's own requests.
+        asked: tells of an id whether it is that of a request of the composite.
         on_status, on_models: called when status or models of a member have changed.
     """
 
     def __init__(
         self,
         composite: BaseLLMProvider,
-        running: Callable[[str], bool],
+        asked: Callable[[str], bool],
         *,
         on_status: Callable[[], None],
         on_models: Callable[[], None],
     ) -> None:
         self._composite = weakref.ref(composite)
-        self._announcer = partial(Announcer, weakref.ref(composite), running)
+        self._announcer = partial(Announcer, weakref.ref(composite), asked)
         self._on_status = on_status
         self._on_models = on_models
         self._held: dict[object, tuple[BaseLLMProvider, ...]] = {}
-        self._handed: dict[BaseLLMProvider, list[Stage]] = {}
+        self._handed: dict[BaseLLMProvider, list[HandedOn]] = {}
         self._listening: dict[BaseLLMProvider, tuple[Announcer, list[Subscription]]] = {}
 
     @property
@@ -96,14 +98,15 @@ class Members:
     def _listen_to(self, member: BaseLLMProvider) -> tuple[Announcer, list[Subscription]]:
         # Weakly: a member that lives longer must not keep a composite that nobody refers to.
         announcer = self._announcer(member)
-        listeners: dict[str, Callable[[Any], None]] = {
-            StatusChanged.name: self._status_changed,
-            ModelsChanged.name: self._models_changed,
-            **{kind.name: announcer.hear for kind in OF_REQUESTS},
-        }
+        # One for all events of requests, which keeps their order.
+        listeners: list[tuple[Callable[[Any], None], tuple[str, ...]]] = [
+            (self._status_changed, (StatusChanged.name,)),
+            (self._models_changed, (ModelsChanged.name,)),
+            (announcer.hear, tuple(kind.name for kind in OF_REQUESTS)),
+        ]
         return announcer, [
-            member.subscribe(listener, name, delivery="inline", weak=True)
-            for name, listener in listeners.items()
+            member.subscribe(listener, names, delivery="inline", weak=True)
+            for listener, names in listeners
         ]
 
     def _status_changed(self, event: StatusChanged) -> None:
@@ -112,37 +115,33 @@ class Members:
     def _models_changed(self, event: ModelsChanged) -> None:
         self._on_models()
 
-    def hand_on(self, stages: Iterable[Stage], members: Sequence[BaseLLMProvider]) -> None:
-        """Put policies that are ``around_parts`` around free ``members``, and take away those that
-        it had put there before, or around others."""
-        wanted = [stage for stage in stages if getattr(stage, "around_parts", False)]
+    def hand_on(self, stages: Sequence[Stage], members: Sequence[BaseLLMProvider]) -> None:
+        """Put policies that are ``around_parts`` around ``members``, in the place of those that it
+        had put there, or around others, before."""
         for member in dict.fromkeys([*self._handed, *members]):
-            here = wanted if member in members and is_free(member) else []
+            free = is_free(member)
+            ours = []
+            if member in members:
+                ours = handed_on(stages, self._request, member, announced=free)
             with member.atomic():
                 for stage in self._handed.pop(member, ()):
-                    if not _is_of_manager(member, stage):
-                        member.remove_policy(stage)
-                ours = [stage for stage in here if not _has(member._added, stage)]
+                    member.remove_policy(stage)
                 for stage in reversed(ours):
                     member.add_policy(stage)
             if ours:
                 self._handed[member] = ours
+
+    def _request(self, id: str) -> LLMRequest | None:
+        """The composite's request of that id, while it runs."""
+        composite = self._composite()
+        running = None if composite is None else composite._running.get(id)
+        return None if running is None else running[0].request
 
 
 def is_worth_asking(member: BaseLLMProvider) -> bool:
     """Whether it may answer right now: it is not lost, failed or stopping, nor left alone."""
     state = member.status
     return state.status not in DOWN and state.cooldown_until is None and state.circuit != "open"
-
-
-def _has(stages: Iterable[Stage], stage: Stage) -> bool:
-    return any(each is stage for each in stages)
-
-
-def _is_of_manager(member: BaseLLMProvider, stage: Stage) -> bool:
-    """Whether the manager that holds ``member`` wants ``stage`` around it."""
-    manager = getattr(member._relay, "__self__", None)
-    return manager is not None and _has(manager._added, stage)
 
 
 _users: weakref.WeakKeyDictionary[BaseLLMProvider, weakref.WeakSet[Members]] = (

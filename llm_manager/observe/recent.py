@@ -16,6 +16,9 @@ from ..policy import Exchange, Host
 from .recent_content import Content, kept
 from .recent_record import Entry, RequestRecord
 
+# More texts than so many times the limit are not kept, however many requests run.
+_CONTENTS = 10
+
 
 class RecentSnapshot(Data, frozen=True, kw_only=True):
     """The last requests.
@@ -58,6 +61,7 @@ class RecentRequests(Attachable):
     }
     batch = 64
     around_parts = True
+    only_announced = True
 
     def __init__(
         self, limit: int = 100, content: bool = False, *, content_limit_characters: int = 10_000
@@ -159,11 +163,13 @@ class RecentRequests(Attachable):
         return content
 
     def _forget_contents_except(self, request_id: str) -> None:
-        """Forget those of requests that are not remembered; of this one nobody may know yet."""
+        """Forget those of requests that have ended and are not remembered, of this one apart."""
         self.catch_up()
-        for id in list(self._contents):
-            if id not in self._entries and id != request_id:
+        for id, content in list(self._contents.items()):
+            if id not in self._entries and id != request_id and content.ended:
                 self._contents.pop(id, None)
+        for id in list(self._contents)[: -_CONTENTS * self._limit]:  # of those that never began
+            self._contents.pop(id, None)
 
     def _before_attaching(self, emitter: EventEmitter) -> None:
         if not self._content_limit:
@@ -189,8 +195,9 @@ class RecentRequests(Attachable):
 
     def _remember(self, event: RequestStarted | RequestFinished) -> None:
         if len(self._entries) >= self._limit:
-            oldest, _ = self._entries.popitem(last=False)
-            self._contents.pop(oldest, None)
+            oldest, entry = self._entries.popitem(last=False)
+            if entry.finished is not None:  # otherwise it comes back when it ends
+                self._contents.pop(oldest, None)
         self._entries[event.request_id] = Entry(event)
 
     def _changed(self) -> None:

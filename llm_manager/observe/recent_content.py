@@ -20,13 +20,15 @@ class Content:
         limit_characters: how much of each is shown.
     """
 
-    __slots__ = ("_limit", "_pieces", "_prompt", "room")
+    __slots__ = ("_limit", "_pieces", "_prompt", "ended", "room")
 
     def __init__(self, request: LLMRequest, limit_characters: int) -> None:
         self._limit = limit_characters
         self._prompt = _said(request, limit_characters + _MARGIN_CHARACTERS)
         """What was asked, the newest first."""
         self._pieces: list[str] = []
+        self.ended = False
+        """Whether no more will come of the answer."""
         self.room = limit_characters + _MARGIN_CHARACTERS
         """How many more characters of the answer are taken; below 0 if there were too many."""
 
@@ -75,6 +77,7 @@ async def _kept(
                 content.add(f"[{delta.name}] {delta.arguments}" if delta.name else delta.arguments)
             yield delta
     finally:
+        content.ended = True
         await answer.aclose()
 
 

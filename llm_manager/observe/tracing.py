@@ -131,7 +131,11 @@ class Tracing(Attachable):
     # ---- from the stage --------------------------------------------------------------------------
 
     def _start(
-        self, request: LLMRequest, call: genai.Call, provider: BaseLLMProvider | None
+        self,
+        request: LLMRequest,
+        call: genai.Call,
+        provider: BaseLLMProvider | None,
+        stage: TracingStage,
     ) -> RunningRequest | None:
         """The request with its span, which begins now; None if it cannot be traced."""
         running = self._running.get(request.id)
@@ -148,7 +152,7 @@ class Tracing(Attachable):
             return None
         deltas: list[Delta] | None = [] if self._report.tells_content and span.recording else None
         running = self._running[request.id] = RunningRequest(
-            span, call, request, provider, deltas, self.trace_provider
+            span, call, request, provider, deltas, stage
         )
         return running
 
@@ -227,11 +231,14 @@ class Tracing(Attachable):
 
     # ---- the end ---------------------------------------------------------------------------------
 
-    def _after_detaching(self, emitter: EventEmitter) -> None:
+    def _after_leaving(self, emitter: EventEmitter) -> None:
         with self._lock:
             stage = self._stages.pop(emitter, None)
         if stage is not None:
             cast(BaseLLMProvider | LLMProviderManager, emitter).remove_policy(stage)
+
+    def _after_detaching(self, emitter: EventEmitter) -> None:
+        self._after_leaving(emitter)
         while self._running:  # nobody will tell when these end
             _, running = self._running.popitem()
             running.span.set_attributes({"llm_manager.outcome": "detached"})

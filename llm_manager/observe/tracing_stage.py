@@ -21,14 +21,13 @@ from .trace_provider import TraceProvider, TraceSpan
 
 _CHUNKS = (TextDelta, ReasoningDelta, ToolCallDelta, PartDelta)
 
-StartSpan = Callable[[LLMRequest, Call, BaseLLMProvider | None], "RunningRequest | None"]
+StartSpan = Callable[
+    [LLMRequest, Call, BaseLLMProvider | None, "TracingStage"], "RunningRequest | None"
+]
 
 
 class RunningRequest:
-    """A request that has a span, and its answer as the stage hands it on.
-
-    The first piece is awaited with the span as the current one.  The later ones come by the
-    answer's own method and cost nothing more.
+    """A request that has a span.
 
     Attributes:
         span: the span.
@@ -36,15 +35,10 @@ class RunningRequest:
         request: what is asked.
         provider: who is asked; None if that is not known any more.
         deltas: what has come of the answer, if it is to be kept.
-        answer: what comes from further inside.
+        stage: which stage has begun it; others that it goes through leave it alone.
     """
 
-    __slots__ = (
-        "__anext__", "_trace_provider", "answer", "call", "deltas", "provider", "request", "span",
-    )  # fmt: skip
-
-    __anext__: Callable[[], Awaitable[Delta]]
-    answer: AsyncGenerator[Delta, None]
+    __slots__ = ("call", "deltas", "provider", "request", "span", "stage")
 
     def __init__(
         self,
@@ -53,26 +47,43 @@ class RunningRequest:
         request: LLMRequest,
         provider: BaseLLMProvider | None,
         deltas: list[Delta] | None,
-        trace_provider: TraceProvider,
+        stage: TracingStage,
     ) -> None:
         self.span = span
         self.call = call
         self.request = request
         self.provider = provider
         self.deltas = deltas
-        self._trace_provider = trace_provider
+        self.stage = stage
 
-    def __aiter__(self) -> RunningRequest:
+
+class _Answer:
+    """An answer whose first piece is awaited with its span as the current one.
+
+    The later pieces come by the answer's own method and cost nothing more.
+    """
+
+    __slots__ = ("__anext__", "_deltas", "_span", "_trace_provider")
+
+    __anext__: Callable[[], Awaitable[Delta]]
+
+    def __init__(
+        self, deltas: AsyncGenerator[Delta, None], trace_provider: TraceProvider, span: TraceSpan
+    ) -> None:
+        self._deltas, self._trace_provider, self._span = deltas, trace_provider, span
+        self.__anext__ = self._first
+
+    def __aiter__(self) -> _Answer:
         return self
 
-    async def first(self) -> Delta:
-        advance = self.__anext__ = self.answer.__anext__
-        with self._trace_provider.use(self.span):
+    async def _first(self) -> Delta:
+        advance = self.__anext__ = self._deltas.__anext__
+        with self._trace_provider.use(self._span):
             return await advance()
 
     async def aclose(self) -> None:
-        self.__anext__ = self.answer.__anext__
-        await self.answer.aclose()
+        self.__anext__ = self._deltas.__anext__
+        await self._deltas.aclose()
 
 
 class TracingStage:
@@ -86,6 +97,7 @@ class TracingStage:
     """
 
     around_parts = True
+    only_announced = True  # whose ends would not be heard otherwise
 
     def __init__(
         self,
@@ -114,13 +126,13 @@ class TracingStage:
         def traced(request: LLMRequest) -> AsyncGenerator[Delta, None]:
             address = getattr(provider, "base_url", None)
             call = call_of(kind, request.operation, request.model, address)
-            running = start(request, call, provider)
-            if running is None:
+            running = start(request, call, provider, self)
+            if running is None or running.stage is not self:
                 return exchange(request)
-            # Of a second round, if there is one already.
-            running.answer = exchange(request)
-            running.__anext__ = running.first
-            deltas = cast(AsyncGenerator[Delta, None], running)
+            deltas = cast(
+                AsyncGenerator[Delta, None],
+                _Answer(exchange(request), self._trace_provider, running.span),
+            )
             if self._chunk_times:
                 deltas = _timed(deltas, self._trace_provider, call)
             return deltas if running.deltas is None else _kept(deltas, running.deltas)

@@ -72,7 +72,9 @@ class Stage(Protocol):
     so that one stage can be given to many providers.
 
     One that has an attribute ``around_parts = True`` has to see what a composite passes on: the
-    composite puts it around its members, too, those that no manager holds.
+    composite puts it around its members, too, for the requests that come from it.  With
+    ``only_announced = True``, only around members whose events the composite announces: those that
+    no manager holds.
     """
 
     def wrap(self, exchange: Exchange, host: Host) -> Exchange:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from llm_manager import (
+    BaseLLMProvider,
     BudgetExceededError,
     BudgetPolicy,
     CachePolicy,
@@ -16,6 +17,7 @@ from llm_manager import (
     RetryPolicy,
     Tracing,
 )
+from llm_manager.policy import Stage
 from tests.helpers import echo
 
 SAME = {"temperature": 0}
@@ -59,6 +61,57 @@ async def test_a_cache_of_a_composite_gives_an_answer_again(given: str) -> None:
     assert cache.stats.hits == 1
 
 
+def around(member: BaseLLMProvider) -> tuple[Stage, ...]:
+    """The policies that were added to a member, by itself or by composites."""
+    return tuple(getattr(stage, "core", stage) for stage in member._added)
+
+
+async def test_a_budget_of_a_composite_holds_for_members_of_the_manager_too() -> None:
+    budget = BudgetPolicy(max_tokens_per_request=10)
+    async with LLMProviderManager() as manager:
+        member = manager.register_provider(echo(id="a"))
+        team = manager.register_provider(FallbackProvider([member], id="team"))
+        team.add_policy(budget)
+        with pytest.raises(BudgetExceededError):
+            await team.generate_completion("echo", "hi", options={"max_tokens": 100})
+        answer = await team.generate_completion("echo", "hi", options={"max_tokens": 1})
+        assert budget.spent.tokens == answer.usage.total_tokens
+        # What others ask the member is none of the composite's business.
+        await member.generate_completion("echo", "hi", options={"max_tokens": 100})
+        assert budget.spent.tokens == answer.usage.total_tokens
+
+
+async def test_a_budget_of_the_manager_and_of_a_composite_counts_once() -> None:
+    budget = BudgetPolicy(max_tokens_per_day=100_000)
+    async with LLMProviderManager() as manager:
+        member = manager.register_provider(echo(id="a"))
+        inner = FallbackProvider([member, echo(id="free")], id="inner")
+        team = manager.register_provider(FallbackProvider([inner], id="team", policies=[budget]))
+        inner.add_policy(budget)
+        answer = await team.generate_completion("echo", "hi")
+        assert budget.spent.tokens == answer.usage.total_tokens
+        manager.add_policy(budget)
+        await team.generate_completion("echo", "hi")
+        assert budget.spent.tokens == 2 * answer.usage.total_tokens
+
+
+async def test_composites_that_share_a_member_do_not_take_each_others_policies_away() -> None:
+    budget, member = BudgetPolicy(max_tokens_per_day=100_000), echo(id="m")
+    one, two = FallbackProvider([member], id="one"), FallbackProvider([member], id="two")
+    one.add_policy(budget)
+    two.add_policy(budget)
+    async with one, two:
+        one.remove_policy(budget)
+        await one.generate_completion("echo", "hi")
+        assert budget.spent.tokens == 0
+        answer = await two.generate_completion("echo", "hi")
+        assert budget.spent.tokens == answer.usage.total_tokens
+        await two.update_config(members=[echo(id="z")])
+        await two.generate_completion("echo", "hi")
+        assert budget.spent.tokens == 2 * answer.usage.total_tokens
+    await member.close()
+
+
 async def test_the_retries_of_a_member_are_events_of_its_span_within_that_of_the_whole() -> None:
     service, local = echo(id="service"), echo(id="local")
     spans = InMemoryTraceProvider()
@@ -88,7 +141,7 @@ async def test_policies_that_are_removed_from_a_composite_leave_its_members() ->
     cache, member = CachePolicy(), echo(id="a")
     team = FallbackProvider([member], id="team")
     team.add_policy(cache)
-    assert cache in member._added
+    assert around(member) == (cache,)
     team.remove_policy(cache)
     assert member._added == ()
     await team.close()
@@ -108,9 +161,9 @@ async def test_new_policies_take_the_place_of_the_old_around_the_members() -> No
     team = FallbackProvider([member], id="team", policies=[old])
     team.add_policy(added)
     await team.update_config(policies=[new])
-    assert member._added == (added, new)
+    assert around(member) == (added, new)
     await team.update_config(members=[later])
-    assert (member._added, later._added) == ((), (added, new))
+    assert (around(member), around(later)) == ((), (added, new))
     await team.close()
     await member.close()
 
@@ -120,14 +173,14 @@ async def test_a_change_that_is_refused_leaves_the_policies_as_they_were() -> No
     async with FallbackProvider([member], id="team", policies=[old]) as team:
         with pytest.raises(InvalidParameterError):
             await team.update_config(policies=[CachePolicy()], on=["NoSuchError"])
-        assert member._added == (old,)
+        assert around(member) == (old,)
 
 
 async def test_members_that_are_made_by_their_names_keep_up_with_policies() -> None:
     new = CachePolicy()
     async with FallbackProvider(["echo"], id="team") as team:
         await team.update_config(policies=[new])
-        assert team.members[0]._added == (new,)
+        assert around(team.members[0]) == (new,)
 
 
 async def test_members_of_members_keep_up_with_policies() -> None:
@@ -135,7 +188,7 @@ async def test_members_of_members_keep_up_with_policies() -> None:
     inner = FallbackProvider([leaf], id="inner")
     async with FallbackProvider([inner], id="outer") as outer:
         outer.add_policy(cache)
-        assert leaf._added == (cache,)
+        assert around(leaf) == (cache,)
         first = await outer.generate_completion("echo", "hello", options=SAME)
         second = await outer.generate_completion("echo", "hello", options=SAME)
         outer.remove_policy(cache)
@@ -160,7 +213,8 @@ async def test_a_member_that_is_registered_later_keeps_the_policies_of_its_manag
         team = manager.register_provider(FallbackProvider([member], id="team", policies=[own]))
         manager.add_policy(cache)
         await team.connect()
-        assert member._added == (cache, own)
+        assert around(member) == (cache, own)
         manager.register_provider(member)
         team.remove_policy(cache)
-        assert member._added == (cache,)
+        assert cache in member._added
+        assert around(member) == (own, cache)
