@@ -20,6 +20,7 @@ import logging
 import threading
 import weakref
 from collections.abc import Awaitable, Callable, Iterable
+from functools import cache
 from typing import Any, Literal, TypeVar, get_args, overload
 
 import msgspec
@@ -29,7 +30,7 @@ from ._threads import LoopThread, reset_after_fork
 from .errors import InvalidParameterError
 from .events import Event, ListenerFailed, StatusChanged
 from .redaction import redact
-from .status import ErrorInfo
+from .status import ErrorInfo, ProviderStatus
 
 log = logging.getLogger("llm_manager.events")
 # Without a handler, Python would print warnings of a library on stderr by itself.
@@ -595,7 +596,16 @@ class EventEmitter(PyeeEmitter):
         return known
 
     def _add(self, subscription: Subscription, event: str) -> None:
-        """Begin to deliver to a subscription.  The lock is held."""
+        """Begin to deliver to a subscription.  The lock is held.
+
+        Raises:
+            InvalidParameterError: it is the name of an event in other letters, which nobody emits.
+        """
+        known = _names().get(event.replace("_", "").lower(), event)
+        if known != event:
+            raise InvalidParameterError(
+                f"there is no event {event!r}", hint=f"did you mean {known!r}?"
+            )
         self.emit("new_listener", event, subscription.listener)
         # Copy on write: a list that is being delivered to never changes.
         self._subscriptions[event] = [*self._known(event), subscription]
@@ -745,6 +755,13 @@ def _check(listener: object, delivery: str, limit: int, batch: int) -> None:
         raise InvalidParameterError(
             f"batch must be 1 event or more, with delivery='inline', got {batch!r}"
         )
+
+
+@cache
+def _names() -> dict[str, str]:
+    """The names of the events of this library, by their letters; one's own have any name."""
+    names = (*(kind.name for kind in Event.__subclasses__()), *ProviderStatus)
+    return {str(name).lower(): str(name) for name in names}
 
 
 def _loop_here() -> asyncio.AbstractEventLoop | None:

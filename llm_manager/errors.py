@@ -37,9 +37,9 @@ That is why a vendor library's exception is kept as text in ``original`` and nev
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 from .redaction import redact, without_quotes
 
@@ -106,6 +106,9 @@ class LLMError(Exception):
         self.hint = hint if hint is not None else self.default_hint
         self.partial = partial
 
+    _unquoted = 0
+    """A hash of the texts when prompts were last taken out of them."""
+
     def __str__(self) -> str:
         text = self.message or self.code
         if self.provider_id is not None:
@@ -126,12 +129,61 @@ class LLMError(Exception):
     def mask(self, secrets: Iterable[str], private: Iterable[str] = ()) -> None:
         """Take ``secrets``, what looks like a key, and quotes of ``private`` out of all texts."""
         known, texts = tuple(secrets), tuple(private)
-        self.message = without_quotes(redact(self.message, known), texts)
-        self.args = (self.message,)
-        for name in ("hint", "original", "provider_code", "provider_request_id"):
+        for name in _TEXTS:
             text = getattr(self, name)
             if text is not None:
-                setattr(self, name, without_quotes(redact(text, known), texts))
+                setattr(self, name, redact(text, known))
+        # Several layers do this, and for a prompt of a megabyte each takes 20 ms.
+        done = hash((texts, *(getattr(self, name) for name in _TEXTS)))
+        if done != self._unquoted:
+            for name in _TEXTS:
+                text = getattr(self, name)
+                if text is not None:
+                    setattr(self, name, without_quotes(text, texts))
+            self._unquoted = hash((texts, *(getattr(self, name) for name in _TEXTS)))
+        self.args = (self.message,)
+        if any(secret in text for text in _texts_behind(self) for secret in known if secret):
+            self.__cause__, self.__suppress_context__ = None, True
+
+
+_TEXTS = ("message", "hint", "original", "provider_code", "provider_request_id")
+
+
+def _texts_behind(error: BaseException) -> Iterator[str]:
+    """The texts of what ``error`` comes from, as a traceback shows them."""
+    seen: list[BaseException] = [error]
+    while (error.__cause__ or error.__context__) not in (None, *seen):
+        error = cast(BaseException, error.__cause__ or error.__context__)
+        seen.append(error)
+        yield from (_text_of(error), *getattr(error, "__notes__", ()))
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - of somebody else's class, whose text may not work
+        return ""
+
+
+def without_secrets(
+    error: Exception, secrets: Iterable[str], private: Iterable[str] = ()
+) -> Exception:
+    """``error`` without ``secrets``, in its texts and in those of what it comes from.
+
+    Returns:
+        One of ours is changed, and returned; another is returned as it is, unless it tells a
+        secret: then one of ours stands for it, to be raised ``from None``.
+    """
+    known = [secret for secret in secrets if secret]
+    if isinstance(error, LLMError):
+        error.mask(known, private)
+        return error
+    texts = (_text_of(error), *getattr(error, "__notes__", ()), *_texts_behind(error))
+    if not any(secret in text for text in texts for secret in known):
+        return error
+    ours = as_llm_error(error)
+    ours.mask(known, private)
+    return ours
 
 
 def _sensible(wait_s: float | None) -> float | None:
@@ -357,7 +409,7 @@ def as_llm_error(error: Exception) -> LLMError:
     """``error`` as one of ours; what a provider class lets out by mistake is marked as such."""
     if isinstance(error, LLMError):
         return error
-    text = redact(str(error))
+    text = redact(_text_of(error))
     original = f"{type(error).__module__}.{type(error).__qualname__}: {text}"
     if isinstance(error, TimeoutError):
         return RequestTimeoutError(text or "timed out", original=original)

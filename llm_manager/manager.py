@@ -106,6 +106,7 @@ class LLMProviderManager(EventEmitter, Asking):
         self._added: tuple[Stage, ...] = ()
         self._providers: dict[str, BaseLLMProvider] = {}
         self._active: str | None = None
+        self._removed: set[str] = set()
         self._gseq = 0
         self._last_relayed: dict[str, tuple[Event, Event]] = {}
         self._closed = False
@@ -199,6 +200,7 @@ class LLMProviderManager(EventEmitter, Asking):
             if made.status.status == "closed":
                 raise InvalidParameterError(f"{made!r} is closed and cannot be used again")
             self._providers[made.id] = made
+            self._removed.discard(made.id)
             made._relay = self._relayed
             for stage in reversed(self._added):
                 made.add_policy(stage)
@@ -230,6 +232,7 @@ class LLMProviderManager(EventEmitter, Asking):
                 self._last_relayed.pop(id, None)
                 if self._active == id:
                     self._activate(None, "removed")
+                self._removed.add(id)
                 self.publish(ProviderRemoved(provider_id=id))
         return provider
 
@@ -295,14 +298,20 @@ class LLMProviderManager(EventEmitter, Asking):
 
         What stands before the first slash is a provider's id if one is registered under it;
         otherwise the whole is a model of the active provider, since models may contain slashes.
+        What was meant for a provider that has been unregistered is never sent to another.
 
         Raises:
-            ProviderNotFoundError: no provider is active.
+            ProviderNotFoundError: no provider is active, or the one that is named was unregistered.
         """
         if isinstance(model, str) and "/" in model:
             head, tail = model.split("/", 1)
             if head in self._providers:
                 return self._providers[head], tail
+            if head in self._removed:
+                raise ProviderNotFoundError(
+                    f"{head!r} was unregistered, so {model!r} is sent to nobody",
+                    hint="register it again, or name another provider",
+                )
         provider = self.active_provider
         if provider is None:
             raise ProviderNotFoundError(
@@ -337,7 +346,9 @@ class LLMProviderManager(EventEmitter, Asking):
     async def close(self, drain_timeout_s: float = 5.0) -> None:
         """Close all providers at the same time; the manager cannot be used again.  Idempotent."""
         self._closed = True
-        await asyncio.gather(*(p.close(drain_timeout_s) for p in self.providers.values()))
+        # What others consist of last: for those it would look as if their members were lost.
+        providers = sorted(self.providers.values(), key=lambda p: not p.is_composite)
+        await asyncio.gather(*(p.close(drain_timeout_s) for p in providers))
         await self.flush(synchronous_only=True)
 
     async def __aenter__(self) -> LLMProviderManager:

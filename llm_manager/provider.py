@@ -20,14 +20,14 @@ from collections.abc import (
     AsyncIterator,
     Callable,
     Iterable,
-    Iterator,
     Mapping,
     Sequence,
 )
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from functools import cache
+from inspect import isawaitable
 from time import monotonic
 from typing import Any, ClassVar, Literal, get_args
 
@@ -49,6 +49,7 @@ from .errors import (
     RequestCancelledError,
     UnsupportedFeatureError,
     as_llm_error,
+    without_secrets,
 )
 from .events import (
     Event,
@@ -189,8 +190,8 @@ class BaseLLMProvider(Reconfigurable, Asking):
         self._connection = Connection(
             self,
             self._machine,
-            open=self._open,
-            close=self._close,
+            open=self._masked_open,
+            close=self._masked_close,
             probe=self._masked_probe,
             forget_idle=self._forget_idle,
             is_watched=self._is_watched,
@@ -241,7 +242,7 @@ class BaseLLMProvider(Reconfigurable, Asking):
         Returns:
             Whether it has a model to offer; None if that cannot be known.
         """
-        models = await self._list_models()
+        models = await self._awaited_models()
         return bool(self._catalog.accept(self._owned(models)))
 
     def _codec_for(self, request: LLMRequest) -> Codec:
@@ -293,15 +294,6 @@ class BaseLLMProvider(Reconfigurable, Asking):
                         turn_ends_s = monotonic() + _TURN_S
             for delta in decoder.close():
                 yield delta
-
-    @contextmanager
-    def _masked(self, request: LLMRequest | None = None) -> Iterator[None]:
-        """Keep key and prompt out of errors: codecs do not know them, and servers repeat them."""
-        try:
-            yield
-        except LLMError as error:
-            error.mask(self._all_secrets(), () if request is None else request.private_texts)
-            raise
 
     async def _masked_probe(self) -> bool | None:
         with self._masked():
@@ -476,7 +468,7 @@ class BaseLLMProvider(Reconfigurable, Asking):
         if found is None:
             raise self._unknown_model(model)
         async with self._connection.request():
-            with self._masked():
+            with self._masked(), self._masked():
                 described = await self._describe_model(found)
         if described is not found:
             self._catalog.describe(described)
@@ -508,9 +500,15 @@ class BaseLLMProvider(Reconfigurable, Asking):
     async def _list_all_models(self) -> Sequence[LLMModelInfo]:
         async with self._connection.request() as epoch:
             with self._masked():
-                models = self._owned(await self._list_models())
+                models = self._owned(await self._awaited_models())
         self._connection.listed(epoch, any_models=bool(models))
         return models
+
+    async def _awaited_models(self) -> Sequence[LLMModelInfo]:
+        models = self._list_models()
+        if not isawaitable(models):
+            raise _defect(f"{type(self).__name__}._list_models must be 'async def'")
+        return await models
 
     def _owned(self, models: Sequence[LLMModelInfo]) -> list[LLMModelInfo]:
         for model in models:
@@ -679,10 +677,10 @@ class BaseLLMProvider(Reconfigurable, Asking):
             failure, outcome = as_llm_error(error), "error"
             failure.in_context(provider_id=self.id, request_id=request.id)
             secrets = self._all_secrets()
-            tells = any(secret and secret in str(error) for secret in secrets)
             failure.mask(secrets, request.private_texts)
             if ticket is not None:
                 connection.failed(failure, ticket.epoch)
+            tells = without_secrets(error, secrets) is not error
             raise failure from None if tells else error
         except GeneratorExit:
             outcome = "cancelled" if interrupter.error is not None else "abandoned"
@@ -737,9 +735,17 @@ class BaseLLMProvider(Reconfigurable, Asking):
 
     def _masked_exchange(self, request: LLMRequest) -> AsyncGenerator[Delta, None]:
         # Inside of the policies: what they announce of a failure must be masked, too.
+        answer = self._exchange(request)
         if type(self)._exchange is BaseLLMProvider._exchange:
-            return self._exchange(request)  # which does it itself, at no cost for each piece
-        return self._masking(self._exchange(request), request)
+            return answer  # which does it itself, at no cost for each piece
+        if not hasattr(answer, "aclose"):
+            if hasattr(answer, "close"):
+                answer.close()  # a coroutine that nobody awaits
+            raise _defect(
+                f"{type(self).__name__}._exchange is no asynchronous generator: "
+                "write it with 'async def', and hand on deltas with 'yield'"
+            )
+        return self._masking(answer, request)
 
     async def _masking(
         self, answer: AsyncGenerator[Delta, None], request: LLMRequest

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import json
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from enum import Enum
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -19,8 +20,9 @@ import msgspec
 
 from .config import GivenSettings, Secret
 from .emitter import EventEmitter
-from .errors import ConfigurationError, InvalidParameterError
+from .errors import ConfigurationError, InvalidParameterError, without_secrets
 from .lease import Close
+from .messages import LLMRequest
 from .policy import Exchange, Stage, check_stage
 from .redaction import redact
 from .status import Reason
@@ -185,6 +187,26 @@ class Reconfigurable(EventEmitter):
         """Those of these settings and of earlier ones."""
         return [*self._secrets(), *(secret.reveal() for secret in self._former)]
 
+    @contextmanager
+    def _masked(self, request: LLMRequest | None = None) -> Iterator[None]:
+        """Keep key and prompt out of errors: codecs do not know them, and servers repeat them."""
+        try:
+            yield
+        except Exception as error:
+            private = () if request is None else request.private_texts
+            known = without_secrets(error, self._all_secrets(), private)
+            if known is error:
+                raise
+            raise known from None
+
+    async def _masked_open(self) -> None:
+        with self._masked():
+            await self._open()
+
+    async def _masked_close(self) -> None:
+        with self._masked():
+            await self._close()
+
     def _unpicklable(self) -> Iterable[str]:
         """Texts that must not leave this process; the default is `_secrets`."""
         return self._secrets()
@@ -203,18 +225,18 @@ class Reconfigurable(EventEmitter):
                 old = self._sealed()
                 self._take_over(twin, changes)
                 taken = self.config_revision = revision + 1
-            return old._close
+            return old._masked_close
 
         async def prepare(must_open: bool) -> Close | None:
             if must_open:
                 try:
-                    await twin._open()
+                    await twin._masked_open()
                 except BaseException:  # also when cancelled: what is half open is closed
-                    await twin._close()
+                    await twin._masked_close()
                     raise
             close = take()
             if close is None and must_open:
-                await twin._close()
+                await twin._masked_close()
             return close
 
         if changes.keys() <= _OF_REQUESTS:

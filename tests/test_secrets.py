@@ -28,6 +28,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_manager import (
+    Backoff,
     BaseLLMProvider,
     EchoProvider,
     ImagePart,
@@ -36,6 +37,7 @@ from llm_manager import (
     LLMProviderManager,
     LLMRequest,
     OpenAICompatibleProvider,
+    ProviderAPIError,
     ProviderConnectionError,
     ProviderError,
     ToolCall,
@@ -488,3 +490,79 @@ def test_the_search_finds_what_is_there(capfd: pytest.CaptureFixture[str]) -> No
 
 def _holds(key: str) -> None:
     raise LLMError("a function that has the key in a variable")
+
+
+# ---- whatever a provider class raises ------------------------------------------------------------
+
+OWN_KEY = "open sesame"  # which looks like no key
+
+
+async def _raises(*args: Any) -> Any:
+    raise ConnectionError(f"refused the key {OWN_KEY}")
+
+
+async def _raises_instead_of_answering(*args: Any) -> Any:
+    raise ConnectionError(f"refused the key {OWN_KEY}")
+    yield
+
+
+async def _raises_behind_one_of_ours(*args: Any) -> Any:
+    try:
+        raise ValueError(f"bad key {OWN_KEY}")
+    except ValueError:
+        raise ProviderAPIError("no", http_status=500, retryable=True)  # noqa: B904 - on purpose
+    yield
+
+
+@pytest.mark.parametrize(
+    ("method", "does"),
+    [
+        ("_exchange", _raises_instead_of_answering),
+        ("_exchange", _raises_behind_one_of_ours),
+        ("_probe", _raises),
+        ("_open", _raises),
+        ("_close", _raises),
+        ("_list_models", _raises),
+        ("_describe_model", _raises),
+        ("_count_tokens", _raises),
+    ],
+)
+async def test_what_a_provider_class_raises_tells_no_key(method: str, does: Any) -> None:
+    kind = type("Own", (EchoProvider,), {method: does, "_secrets": lambda self: [OWN_KEY]})
+    provider = kind(words_per_s=float("inf"), reconnect=Backoff(first_s=0.01, max_s=0.01))
+    told: list[str] = []
+    for name in ("statusChanged", "error", "retryScheduled", "requestFinished", "healthCheck"):
+        provider.subscribe(lambda event: told.append(repr(event)), name, delivery="inline")
+    again = {"retries": {"attempts": 2, "wait_s": 0}}
+    for ask in (
+        lambda: provider.connect(),
+        lambda: provider.generate_completion("echo", "hi", options=again),
+        lambda: provider.get_available_models(refresh=True),
+        lambda: provider.get_model_info("echo"),
+        lambda: provider.count_tokens("echo", "hi"),
+        lambda: provider.close(),
+    ):
+        try:
+            await ask()
+        except Exception as error:  # noqa: BLE001 - which one does not matter here
+            told.append("".join(traceback.format_exception(error)))
+    assert told
+    assert OWN_KEY not in "".join(told)
+
+
+async def test_an_error_whose_text_cannot_be_made_ends_the_request_like_any_other() -> None:
+    class WithoutText(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("no text")
+
+    class Own(EchoProvider):
+        async def _exchange(self, request: Any) -> Any:
+            raise WithoutText
+            yield
+
+    async with Own(policies=[]) as provider:
+        ended: list[Any] = []
+        provider.subscribe(ended.append, "requestFinished", delivery="inline")
+        with pytest.raises(ProviderError, match="WithoutText"):
+            await provider.generate_completion("echo", "hi")
+        assert (ended[0].outcome, ended[0].error.code) == ("error", "unexpected")

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TypeAlias
 
-from ..errors import ConfigurationError, InvalidParameterError
+from ..errors import ConfigurationError, InvalidParameterError, ProviderNotFoundError
 from ..manager import LLMProviderManager
 from ..provider import BaseLLMProvider
 from ..registry import create_provider
@@ -24,7 +24,7 @@ class Seat:
     def __init__(self, member: Member) -> None:
         self.name = member if isinstance(member, str) else None
         self.is_own = not isinstance(member, BaseLLMProvider)
-        self.made = member if isinstance(member, BaseLLMProvider) else create_provider(member)
+        self.made = member if isinstance(member, BaseLLMProvider) else _made(member)
 
     @property
     def id(self) -> str:
@@ -35,6 +35,18 @@ class Seat:
         if manager is None or self.name is None:
             return self.made
         return manager.providers.get(self.name, self.made)
+
+
+def _made(member: type[BaseLLMProvider] | str) -> BaseLLMProvider:
+    try:
+        return create_provider(member)
+    except ProviderNotFoundError as error:
+        error.message = f"member {member!r}: {error.message}"
+        error.hint = (
+            "a member is a provider, or the name of a kind or of one in the settings; "
+            f"{error.hint or ''}".rstrip("; ")
+        )
+        raise
 
 
 def seats_of(composite_id: str, members: Collection[Member]) -> tuple[Seat, ...]:

@@ -26,6 +26,9 @@ _OF_THE_REQUEST = frozenset(
         "context_window_exceeded",
         "content_filtered",
         "model_not_found",
+        # Told by the parts of a composite; they were not sent at all.
+        "budget_exceeded",
+        "price_unknown",
     }
 )
 

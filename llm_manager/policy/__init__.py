@@ -44,7 +44,8 @@ class Host(Protocol):
 
     @property
     def settings(self) -> str:
-        """What may change its answers among its settings, as text; no keys."""
+        """What may change its answers among its settings, as text without keys; the same object
+        until the settings change."""
 
     @property
     def status(self) -> LLMProviderStatus:

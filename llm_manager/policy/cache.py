@@ -136,7 +136,7 @@ class CachePolicy:
             return through(request) if self._serves(request) else exchange(request)
 
         async def through(request: LLMRequest) -> AsyncGenerator[Delta, None]:
-            key = await cache_key(request, host)
+            settings, key = host.settings, await cache_key(request, host)
             kept = None if key is None else await self._kept(key, request, host)
             if kept is not None:
                 yield MetaDelta(cached=True)
@@ -154,7 +154,8 @@ class CachePolicy:
                     yield delta
             finally:
                 await deltas.aclose()
-            if key is not None:
+            # Retries take a while, and the answer may come from new settings: then it is another's.
+            if key is not None and host.settings is settings:
                 await self._keep(key, request, answer, host)
 
         return cached
