@@ -240,6 +240,7 @@ class LLMProviderManager(EventEmitter, Asking):
         """Put a policy around the requests of all providers, those that come later included.
 
         One that keeps its state in the object, as a budget does, has one state for all of them.
+        The one that is added last is the outermost.
 
         Raises:
             InvalidParameterError: it is no policy.
@@ -298,7 +299,8 @@ class LLMProviderManager(EventEmitter, Asking):
 
         What stands before the first slash is a provider's id if one is registered under it;
         otherwise the whole is a model of the active provider, since models may contain slashes.
-        What was meant for a provider that has been unregistered is never sent to another.
+        What was meant for a provider that has been unregistered is not sent to another, unless that
+        one lists a model of exactly this name.
 
         Raises:
             ProviderNotFoundError: no provider is active, or the one that is named was unregistered.
@@ -307,7 +309,7 @@ class LLMProviderManager(EventEmitter, Asking):
             head, tail = model.split("/", 1)
             if head in self._providers:
                 return self._providers[head], tail
-            if head in self._removed:
+            if head in self._removed and not self._active_offers(model):
                 raise ProviderNotFoundError(
                     f"{head!r} was unregistered, so {model!r} is sent to nobody",
                     hint="register it again, or name another provider",
@@ -320,6 +322,11 @@ class LLMProviderManager(EventEmitter, Asking):
                 hint="register one, or choose one with set_active_provider()",
             )  # fmt: skip
         return provider, model
+
+    def _active_offers(self, model: str) -> bool:
+        """Whether the model list of the active provider, as far as it was read, has ``model``."""
+        active = self.active_provider
+        return active is not None and any(known.id == model for known in active._catalog.models)
 
     # ---- lifecycle -------------------------------------------------------------------------------
 

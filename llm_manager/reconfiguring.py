@@ -113,6 +113,8 @@ class Reconfigurable(EventEmitter):
     def add_policy(self, stage: Stage) -> None:
         """Put a policy around those that there are; requests that run are not affected.
 
+        The one that is added last is the outermost, except that those which only look, as tracing
+        does, are around all others.
         The policies of the constructor keep their state.  Nothing happens if it was added before.
 
         Raises:
@@ -129,7 +131,8 @@ class Reconfigurable(EventEmitter):
             self._add_policies(tuple(added for added in self._added if added is not stage))
 
     def _add_policies(self, added: tuple[Stage, ...]) -> None:
-        self._added = added
+        # Who only looks sees everything: what the others answer themselves, or refuse.
+        self._added = tuple(sorted(added, key=lambda stage: not getattr(stage, "outermost", False)))
         self._send_with_policies = self._with_added(self._with_given_policies)
 
     def _shown_settings(self) -> str:

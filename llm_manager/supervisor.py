@@ -27,7 +27,7 @@ from .status import ErrorInfo, ProviderStatus, Reason
 STABLE_S = 10.0
 
 
-class Backoff(msgspec.Struct, frozen=True, kw_only=True):
+class Backoff(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Waits between attempts to reconnect.
 
     Attributes:

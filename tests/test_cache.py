@@ -985,3 +985,16 @@ async def test_a_store_of_ones_own_can_be_given() -> None:
     async with cached_echo(CachePolicy(JsonStore())) as provider:
         await ask(provider)
         assert (await ask(provider)).cached
+
+
+async def test_an_answer_that_comes_after_new_settings_is_not_kept_for_the_old_ones() -> None:
+    cache = CachePolicy(only_deterministic=False)
+    async with echo() as provider:
+        provider.add_policy(cache)
+        pieces = aiter(provider.stream_completion("echo", "one two three"))
+        await anext(pieces)
+        await provider.update_config(words_per_s=1e6)
+        assert [piece.kind async for piece in pieces][-1] == "done"
+        assert cache.stats.stored == 0
+        await provider.generate_completion("echo", "one two three")
+        assert cache.stats.stored == 1

@@ -102,7 +102,10 @@ def _blocks():
 
 
 @pytest.mark.parametrize(("source", "page", "line"), list(_blocks()))
-async def test_a_block_of_the_documentation_runs(source, page, line, monkeypatch, capsys) -> None:
+async def test_a_block_of_the_documentation_runs(
+    source, page, line, monkeypatch, capsys, tmp_path
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where a block may write files
     async with ScriptedPeer() as openai, ScriptedPeer() as ollama, ScriptedPeer() as anthropic:
         _openai(openai)
         _ollama(ollama)

@@ -1822,3 +1822,18 @@ def test_a_failing_listener_of_several_events_that_reports_failures_is_not_told_
     emitter.subscribe(fails, ("tick", "listenerError"), delivery="inline")
     emitter.emit("tick", 1)
     assert calls == [1]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ("statuschanged", "statusChanged"),
+        ("request_finished", "requestFinished"),
+        ("Closed", "closed"),
+    ],
+)
+def test_the_name_of_an_event_in_other_letters_is_refused(emitter, wrong, right) -> None:
+    for listen in (emitter.on, emitter.once, lambda name, f: emitter.subscribe(f, name)):
+        with pytest.raises(InvalidParameterError, match=f"did you mean '{right}'"):
+            listen(wrong, print)
+    emitter.on("an event of my own", print)

@@ -9,7 +9,10 @@ import msgspec
 import pytest
 
 from llm_manager import (
+    BudgetExceededError,
+    BudgetPolicy,
     EventEmitter,
+    FallbackProvider,
     HealthCheck,
     InvalidParameterError,
     LLMProviderManager,
@@ -351,3 +354,18 @@ def test_numbers_that_cannot_be_are_refused(wrong) -> None:
     (name,) = wrong
     with pytest.raises(InvalidParameterError, match=name):
         ProviderHealth(**wrong)
+
+
+async def test_what_a_budget_kept_from_a_member_says_nothing_about_the_composite() -> None:
+    async with LLMProviderManager() as manager:
+        member = manager.register_provider(echo(id="a"))
+        team = manager.register_provider(FallbackProvider([member], id="team"))
+        manager.add_policy(BudgetPolicy(max_tokens_per_request=1))
+        health = ProviderHealth().attach(manager)
+        await team.connect()
+        for _ in range(10):
+            with pytest.raises(BudgetExceededError):
+                await team.generate_completion("echo", "hi")
+        figures = health.of("team")
+        assert (figures.requests, figures.last_error) == (0, None)
+        assert health.check_provider("team")

@@ -12,6 +12,7 @@ from llm_manager import (
     BaseLLMProvider,
     EchoAnswer,
     EchoProvider,
+    FallbackProvider,
     InvalidParameterError,
     LLMProviderManager,
     LLMRequestOptions,
@@ -23,6 +24,7 @@ from llm_manager import (
     register_provider,
 )
 from llm_manager.registry import kinds, unregister_kind
+from llm_manager.testing import Reply, ScriptedPeer
 
 from .helpers import Record, echo
 
@@ -412,3 +414,29 @@ async def test_a_custom_provider_needs_four_short_methods(manager) -> None:
     await manager.connect_all()
     response = await manager.generate_completion("parrot/grey", "hello")
     assert (response.text, response.finish_reason) == ("HELLO", "stop")
+
+
+async def test_what_is_meant_for_a_provider_that_is_gone_is_sent_to_nobody(manager) -> None:
+    cloud = manager.register_provider(echo(id="cloud"))
+    manager.register_provider(echo(id="private"))
+    await manager.unregister_provider("private")
+    with pytest.raises(ProviderNotFoundError, match="'private' was unregistered"):
+        await manager.generate_completion("private/echo", "my secret")
+    assert list(cloud.requests) == []
+    cloud.set_models("echo", "private/model")
+    await cloud.get_available_models(refresh=True)
+    assert (await manager.generate_completion("private/model", "for the cloud")).text
+    manager.register_provider(echo(id="private"))
+    assert (await manager.generate_completion("private/echo", "my secret")).text == "my secret"
+
+
+async def test_closing_everything_does_not_look_like_an_outage_of_a_composite() -> None:
+    async with ScriptedPeer(fallback=Reply.json({"data": [{"id": "m"}]})) as peer:
+        manager = LLMProviderManager()
+        for id in ("a", "b"):
+            manager.register_provider("compatible", id=id, base_url=peer.base_url)
+        team = manager.register_provider(FallbackProvider(manager.providers.values(), id="team"))
+        await manager.connect_all()
+        record = Record(team)
+        await manager.close()
+    assert record.statuses == ["draining", "disconnected", "closed"]

@@ -9,9 +9,11 @@ import pytest
 
 from llm_manager import (
     BaseLLMProvider,
+    EchoProvider,
     InvalidParameterError,
     LLMModelInfo,
     LLMProviderManager,
+    ProviderError,
     RequestCancelledError,
     UnsupportedFeatureError,
 )
@@ -199,3 +201,29 @@ async def test_the_usage_of_a_broken_off_answer_is_estimated_and_marked() -> Non
 async def test_the_usage_of_a_whole_answer_is_the_providers() -> None:
     answer = await Filler().generate_completion("m", "hi")
     assert answer.usage == Usage(prompt_tokens=3)
+
+
+async def test_an_exchange_that_is_no_asynchronous_generator_is_explained() -> None:
+    class Returns(EchoProvider):
+        async def _exchange(self, request):  # type: ignore[override]
+            return "hello"
+
+    class Plain(EchoProvider):
+        def _exchange(self, request):  # type: ignore[override]
+            yield "hello"
+
+    for kind in (Returns, Plain):
+        async with kind() as provider:
+            with pytest.raises(ProviderError, match=f"{kind.__name__}._exchange is no async"):
+                await provider.generate_completion("echo", "hi")
+
+
+async def test_a_model_list_that_is_not_awaitable_is_explained() -> None:
+    class Plain(EchoProvider):
+        def _list_models(self):  # type: ignore[override]
+            return []
+
+    provider = Plain()
+    with pytest.raises(ProviderError, match="_list_models must be 'async def'"):
+        await provider.connect()
+    await provider.close()

@@ -10,7 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.pretty import pretty_repr
 
-from llm_manager import Secret, create_provider, reset_settings, set_provider_config
+from llm_manager import (
+    InvalidParameterError,
+    Secret,
+    create_provider,
+    reset_settings,
+    set_provider_config,
+)
 from llm_manager.settings.environment import variables
 from llm_manager.settings.file import SettingsFile
 from llm_manager.settings.layers import Setting, merge
@@ -263,3 +269,9 @@ def test_an_address_inside_of_another_setting_does_not_get_the_key_either(
 
     assert list(found.values) == ["base_url"]
     assert len(found.withheld) == 1
+
+
+def test_a_misspelt_key_of_a_table_inside_is_refused(settings_file: Path) -> None:
+    settings_file.write_text('[providers.groq]\napi_key = "k"\nreconnect = { first = 1 }')
+    with pytest.raises(InvalidParameterError, match=r"providers\.groq\.reconnect.*first"):
+        create_provider("groq")

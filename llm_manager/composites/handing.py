@@ -29,6 +29,7 @@ class HandedOn:
         self.stage = stage
         self.core: Stage = stage.core if isinstance(stage, HandedOn) else stage
         self.only_announced = getattr(self.core, "only_announced", False)
+        self.outermost = getattr(self.core, "outermost", False)
         self._parent_of = parent_of
         self._member = weakref.ref(member)
 

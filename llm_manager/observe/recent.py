@@ -61,6 +61,7 @@ class RecentRequests(Attachable):
     }
     batch = 64
     around_parts = True
+    outermost = True
     only_announced = True
 
     def __init__(

@@ -93,8 +93,8 @@ class Tracing(Attachable):
     def attach(self, emitter: EventEmitter) -> Self:
         """Trace a provider, or all providers of a manager; see `Attachable.attach`.
 
-        The parts of a composite are traced if they are attached, too.  Policies that are added
-        later stand around the span, and what they answer themselves has one all the same.
+        The parts of a composite are traced if they are attached, too, or belong to it.  The span is
+        around all policies.
         """
         if not isinstance(emitter, BaseLLMProvider | LLMProviderManager):
             raise InvalidParameterError(

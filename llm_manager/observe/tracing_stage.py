@@ -97,6 +97,7 @@ class TracingStage:
     """
 
     around_parts = True
+    outermost = True
     only_announced = True  # whose ends would not be heard otherwise
 
     def __init__(

@@ -75,7 +75,7 @@ class Stage(Protocol):
     One that has an attribute ``around_parts = True`` has to see what a composite passes on: the
     composite puts it around its members, too, for the requests that come from it.  With
     ``only_announced = True``, only around members whose events the composite announces: those that
-    no manager holds.
+    no manager holds.  ``outermost = True`` is for who only looks: it stands around all others.
     """
 
     def wrap(self, exchange: Exchange, host: Host) -> Exchange:
