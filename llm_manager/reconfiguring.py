@@ -139,7 +139,10 @@ class Reconfigurable(EventEmitter):
         """The settings that were given, as JSON: no keys, none that concerns requests only."""
         args, settings = self._given
         given = {name: value for name, value in settings.items() if name not in _NOT_SHOWN}
-        shown = json.dumps([type(self).__qualname__, _plain(args), _plain(given)])
+        try:
+            shown = json.dumps([type(self).__qualname__, _plain(args), _plain(given)])
+        except Exception:  # noqa: BLE001 - of somebody's own setting, which holds itself, say
+            shown = f"{type(self).__qualname__} {id(self)} {self.config_revision}"  # like no other
         return redact(shown, self._all_secrets())
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -18,6 +18,7 @@ from llm_manager import (
     BudgetExceededError,
     BudgetPolicy,
     CachePolicy,
+    EchoProvider,
     InvalidParameterError,
     LLMProviderManager,
     PriceBook,
@@ -753,3 +754,19 @@ def test_what_was_never_saved_is_refused_and_changes_nothing(wrong: Any) -> None
     with pytest.raises(InvalidParameterError, match=r"saved\(\)"):
         budget.restore(wrong)
     assert budget.spent.tokens == 0
+
+
+async def test_counts_that_cannot_be_never_make_a_budget_grow() -> None:
+    class Odd(EchoProvider):
+        async def _exchange(self, request: LLMRequest) -> Any:
+            yield TextDelta("hi")
+            yield FinishDelta("stop")
+            yield UsageDelta(Usage(prompt_tokens=-50, completion_tokens=2))
+
+    provider, budget = limited(Odd(), max_tokens_per_day=100_000)
+    async with provider:
+        await ask(provider, conversation_id="half \ud800")
+    assert budget.spent.tokens == 0
+    again = BudgetPolicy(max_tokens_per_day=100_000)
+    again.restore(budget.saved())
+    assert again.spent.tokens == 0

@@ -62,7 +62,7 @@ from llm_manager.messages import (
 from llm_manager.policy.cache_key import cache_key
 from llm_manager.testing import ScriptedProvider
 from llm_manager.testing.clock import FakeClock
-from tests.helpers import FakeHost, echo
+from tests.helpers import FakeHost, Record, echo
 
 EXACT = {"temperature": 0}
 
@@ -998,3 +998,31 @@ async def test_an_answer_that_comes_after_new_settings_is_not_kept_for_the_old_o
         assert cache.stats.stored == 0
         await provider.generate_completion("echo", "one two three")
         assert cache.stats.stored == 1
+
+
+async def test_a_store_that_raises_anything_fails_no_request() -> None:
+    class Broken(MemoryStore):
+        async def get(self, key: str, **times: float) -> bytes | None:
+            raise OSError("the disk is gone")
+
+        async def put(self, key: str, body: bytes, **times: float) -> None:
+            raise ValueError("no")
+
+    async with echo() as provider:
+        record = Record(provider)
+        provider.add_policy(CachePolicy(Broken(), only_deterministic=False))
+        assert (await provider.generate_completion("echo", "hi")).text == "hi"
+        await provider.flush()
+        assert [event.error.type for event in record.named("error")] == [
+            "ProviderConnectionError", "ProviderError",
+        ]  # fmt: skip
+
+
+async def test_settings_that_cannot_be_shown_are_like_no_others() -> None:
+    class Own(EchoProvider):
+        def __init__(self, *, memory: Any = None, **common: Any) -> None:
+            super().__init__(**common)
+
+    endless: list[Any] = []
+    endless.append(endless)
+    assert Own(memory=endless)._host.settings != Own(memory=endless)._host.settings

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 from .. import errors
 from ..errors import (
     AuthenticationError,
+    BudgetExceededError,
     CircuitOpenError,
     ConfigurationError,
     ContextWindowExceededError,
@@ -55,9 +56,10 @@ FALLBACK_ON: tuple[type[LLMError], ...] = (
     ModelNotFoundError,
     ConfigurationError,
     DependencyMissingError,
+    BudgetExceededError,
 )
 """The errors that lead to the next member if nothing else is said: those that say something about
-the member, and nothing about the question."""
+the member, or about its budget, and nothing about the question."""
 
 
 # The member was stopped by somebody, or has a defect.

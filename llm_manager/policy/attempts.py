@@ -17,6 +17,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
+from ..checks import YEAR_S
 from ..errors import LLMError, as_llm_error
 from ..events import RetryScheduled
 from ..messages import LLMRequest, Retries
@@ -47,8 +48,9 @@ async def try_again(
         Exception: what the last attempt raised.
     """
     of = retries.attempts or 1
+    longest_s = min(retries.wait_max_s or 0.0, YEAR_S)
     backoff = wait_random_exponential(
-        multiplier=retries.wait_s or 0.0, max=retries.wait_max_s or 0.0
+        multiplier=min(retries.wait_s or 0.0, longest_s), max=longest_s
     )
     first = [failed]
 

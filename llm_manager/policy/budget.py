@@ -255,13 +255,14 @@ class BudgetPolicy:
         unknown = False
         try:
             used = meter.used()
-            tokens = used.prompt_tokens + used.completion_tokens
+            # A provider class may tell any number.
+            tokens = max(int(used.prompt_tokens + used.completion_tokens), 0)
             if self._limits.in_usd:
                 spent: int | None = 0
                 if used is not NOTHING:
                     spent = self._picodollars(used, request, meter.model, host)
                 unknown = spent is None
-                picodollars = spent or 0
+                picodollars = max(spent or 0, 0)
         finally:
             with self._lock:
                 self._unknown_requests += unknown

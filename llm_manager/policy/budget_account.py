@@ -73,6 +73,14 @@ def _taken(account: Account) -> Amount:
     return tokens + kept[0], picodollars + kept[1]
 
 
+def _is_text(id: str) -> bool:
+    """Whether it can be written: half of a character cannot."""
+    try:
+        return bool(id.encode())
+    except UnicodeEncodeError:
+        return False
+
+
 def _add(account: Account, amount: Amount) -> None:
     account.spent[0] += amount[0]
     account.spent[1] += amount[1]
@@ -132,7 +140,9 @@ class Accounts:
     def saved(self) -> bytes:
         """What is taken, as JSON; what still runs counts with what it might spend."""
         named = {day: _taken(account) for day, account in self._days.items()}
-        conversations = {id: _taken(account) for id, account in self._conversations.items()}
+        conversations = {
+            id: _taken(account) for id, account in self._conversations.items() if _is_text(id)
+        }
         return msgspec.json.encode(_Saved(days=named, conversations=conversations))
 
     def restore(self, saved: str | bytes) -> None:

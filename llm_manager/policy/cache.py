@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, Iterable
 
 from ..checks import check_number, check_type, shown
 from ..clock import SYSTEM_CLOCK, Clock
-from ..errors import InvalidParameterError, LLMError
+from ..errors import InvalidParameterError, LLMError, as_llm_error
 from ..events import ErrorOccurred
 from ..messages import Data, Delta, LLMRequest, MetaDelta
 from ..status import ErrorInfo
@@ -181,9 +181,9 @@ class CachePolicy:
             oldest_s = -math.inf if self.max_age_s is None else now_s - self.max_age_s
             try:
                 body = await self.store.get(key, now_s=now_s, oldest_s=oldest_s)
-            except LLMError as error:
+            except Exception as error:  # noqa: BLE001 - of somebody's store; no request fails by it
                 body = None
-                self._tell(error, request, host)
+                self._tell(as_llm_error(error), request, host)
             found = None if body is None else unpacked(body)
         if found is None:
             self._misses += 1
@@ -202,8 +202,8 @@ class CachePolicy:
             return
         try:
             await self.store.put(key, body, now_s=self.clock.wall())
-        except LLMError as error:
-            self._tell(error, request, host)
+        except Exception as error:  # noqa: BLE001 - of somebody's store; no request fails by it
+            self._tell(as_llm_error(error), request, host)
         else:
             self._stored += 1
 

@@ -105,6 +105,7 @@ class PriceBook:
             )
             for model in models
             if model.price is not None
+            and (model.price.input_usd is not None or model.price.output_usd is not None)
         }
         return book
 

@@ -103,16 +103,12 @@ def read_settings_file(path: Path | None) -> SettingsFile:
     text, mode = _text_and_mode(path)
     if text is None:
         return SettingsFile(path, is_missing=True)
-    tables = _parsed(text, path)
-    for name in tables:
-        if name not in _TABLES:
-            raise unknown(name, name, _TABLES)
-    found = {name: _table(name, tables.get(name, {})) for name in _TABLES}
-    for group in ("providers", "rows"):
-        for id, table in found[group].items():
-            _table(f"{group}.{id}", table)
-            check_id(id, f"{group.removesuffix('s')} in {path}")
-    _check_defaults(found["defaults"])
+    try:
+        found = _checked(_parsed(text, path), path)
+    except InvalidParameterError as error:
+        error.message = f"{error.message}, in {path}"
+        error.args = (error.message,)
+        raise
     return SettingsFile(
         path,
         defaults=found["defaults"],
@@ -120,6 +116,19 @@ def read_settings_file(path: Path | None) -> SettingsFile:
         rows=found["rows"],
         others_can_read=os.name == "posix" and bool(mode & 0o077),
     )
+
+
+def _checked(tables: dict[str, Any], path: Path) -> dict[str, Table]:
+    for name in tables:
+        if name not in _TABLES:
+            raise unknown(name, name, _TABLES)
+    found = {name: _table(name, tables.get(name, {})) for name in _TABLES}
+    for group in ("providers", "rows"):
+        for id, table in found[group].items():
+            _table(f"{group}.{id}", table)
+            check_id(id, f"{group.removesuffix('s')} of a settings file")
+    _check_defaults(found["defaults"])
+    return found
 
 
 def _usual_path() -> Path | None:

@@ -218,3 +218,10 @@ async def test_a_member_that_is_registered_later_keeps_the_policies_of_its_manag
         team.remove_policy(cache)
         assert cache in member._added
         assert around(member) == (own, cache)
+
+
+async def test_a_used_up_budget_of_a_member_leads_to_the_next() -> None:
+    paid, free = echo(id="paid"), echo(id="free")
+    paid.add_policy(BudgetPolicy(max_tokens_per_day=1))
+    async with FallbackProvider([paid, free]) as team:
+        assert (await team.generate_completion("echo", "hi")).answered_by == "free"
