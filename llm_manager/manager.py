@@ -29,6 +29,7 @@ from .events import (
     Event,
     ProviderAdded,
     ProviderRemoved,
+    RequestFinished,
     StatusChanged,
 )
 from .messages import (
@@ -234,6 +235,8 @@ class LLMProviderManager(EventEmitter, Asking):
                     self._activate(None, "removed")
                 self._removed.add(id)
                 self.publish(ProviderRemoved(provider_id=id))
+                if provider._begun:
+                    self._hear_out(provider)
         return provider
 
     def add_policy(self, stage: Stage) -> None:
@@ -322,6 +325,18 @@ class LLMProviderManager(EventEmitter, Asking):
                 hint="register one, or choose one with set_active_provider()",
             )  # fmt: skip
         return provider, model
+
+    def _hear_out(self, provider: BaseLLMProvider) -> None:
+        """Tell how requests end that take their time although their provider is gone."""
+
+        def heard(event: RequestFinished) -> None:
+            self.publish(event)
+            if not provider._begun:
+                subscription.close()
+
+        subscription = provider.subscribe(
+            heard, RequestFinished.name, delivery="inline", watches=False
+        )
 
     def _active_offers(self, model: str) -> bool:
         """Whether the model list of the active provider, as far as it was read, has ``model``."""

@@ -209,6 +209,7 @@ class BaseLLMProvider(Reconfigurable, Asking):
         self._with_given_policies = self._with_policies()
         self._send_with_policies = self._with_added(self._with_given_policies)
         self._running: dict[str, tuple[Assembly, Ticket]] = {}
+        self._begun: set[str] = set()  # and not ended; those that still wait to be sent as well
         self.config_revision = 1
 
     def __repr__(self) -> str:
@@ -648,6 +649,7 @@ class BaseLLMProvider(Reconfigurable, Asking):
         assembly.begin()
         if request.options.supersede_key is not None:
             connection.supersede(request)
+        self._begun.add(request.id)
         self.publish(RequestStarted(provider_id=self.id, **(about := self._about(request))))
         outcome: Literal["ok", "error", "cancelled", "abandoned"] = "cancelled"
         failure: LLMError | None = None
@@ -687,6 +689,7 @@ class BaseLLMProvider(Reconfigurable, Asking):
             raise
         finally:
             self._running.pop(request.id, None)
+            self._begun.discard(request.id)
             if ticket is not None:
                 connection.end_request(ticket)
             if outcome != "ok":

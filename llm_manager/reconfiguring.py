@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 # What makes this provider this one, whatever its settings are.
 _IDENTITY = frozenset(vars(EventEmitter())) | {
     "id", "source_id", "publish", "config_revision", "_machine", "_connection", "_catalog",
-    "_running", "_active_model", "_policies", "_send_with_policies", "_with_given_policies",
+    "_running", "_begun", "_active_model", "_policies", "_send_with_policies", "_with_given_policies",
     "_added", "_host",
 }  # fmt: skip
 _FORMER_SECRETS = 8

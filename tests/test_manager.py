@@ -16,6 +16,7 @@ from llm_manager import (
     InvalidParameterError,
     LLMProviderManager,
     LLMRequestOptions,
+    ModelMetrics,
     ModelNotFoundError,
     ProviderConnectionError,
     ProviderNotFoundError,
@@ -440,3 +441,37 @@ async def test_closing_everything_does_not_look_like_an_outage_of_a_composite() 
         record = Record(team)
         await manager.close()
     assert record.statuses == ["draining", "disconnected", "closed"]
+
+
+@pytest.mark.parametrize(("connected", "outcome"), [(True, "cancelled"), (False, "error")])
+async def test_a_request_that_outlives_its_provider_is_told_to_have_ended(
+    manager, connected, outcome
+) -> None:
+    asked, going_on = asyncio.Event(), asyncio.Event()
+
+    class Stubborn(EchoProvider):
+        async def _open(self):
+            asked.set()
+
+        async def _exchange(self, request):
+            try:
+                async for delta in super()._exchange(request):
+                    asked.set()
+                    yield delta
+            finally:
+                await going_on.wait()
+
+    provider = manager.register_provider(Stubborn(id="stubborn"))
+    if connected:
+        await provider.connect()
+        asked.clear()
+    record, metrics = Record(manager), ModelMetrics().attach(manager)
+    asking = asyncio.create_task(manager.generate_completion("stubborn/echo", "one two three"))
+    await asked.wait()
+    await manager.unregister_provider("stubborn", drain_timeout_s=0)
+    going_on.set()
+    await asyncio.wait([asking])
+    await manager.flush()
+    assert [event.outcome for event in record.named("requestFinished")] == [outcome]
+    assert [figures.in_flight for figures in metrics.snapshot().models] == [0]
+    assert provider.event_names() == set()

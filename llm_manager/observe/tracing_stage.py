@@ -122,7 +122,8 @@ class TracingStage:
 
     def wrap(self, exchange: Exchange, host: Host) -> Exchange:
         start, kind = self._start, host.kind
-        provider = self.provider(host.status.provider_id)
+        # A member that no manager holds may have the id of somebody else.
+        provider = getattr(host, "_provider", None) or self.provider(host.status.provider_id)
 
         def traced(request: LLMRequest) -> AsyncGenerator[Delta, None]:
             address = getattr(provider, "base_url", None)
