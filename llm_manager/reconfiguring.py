@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 # What makes this provider this one, whatever its settings are.
 _IDENTITY = frozenset(vars(EventEmitter())) | {
     "id", "source_id", "publish", "config_revision", "_machine", "_connection", "_catalog",
-    "_running", "_begun", "_active_model", "_policies", "_send_with_policies", "_with_given_policies",
-    "_added", "_host",
+    "_running", "_begun", "_active_model", "_policies", "_send_with_policies",
+    "_with_given_policies", "_added", "_host",
 }  # fmt: skip
 _FORMER_SECRETS = 8
 # Settings that concern requests only: a connection need not begin anew for them.

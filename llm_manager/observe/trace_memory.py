@@ -142,12 +142,12 @@ class InMemoryTraceProvider:
 class _Span:
     """A span that lasts, or has lasted."""
 
-    __slots__ = (
-        "_attributes", "_began_ns", "_ended_ns", "_error_message", "_error_type", "_events",
-        "_kind", "_name", "_parent", "_record", "provider", "span_id", "trace_id",
-    )  # fmt: skip
-
     recording = True
+    # Most spans say nothing of these.
+    _events: tuple[SpanEvent, ...] = ()
+    _error_type: str | None = None
+    _error_message: str | None = None
+    _record: SpanRecord | None = None
 
     def __init__(
         self,
@@ -159,23 +159,18 @@ class _Span:
         began_ns: int,
     ) -> None:
         self.provider = provider
-        self.trace_id: int = getrandbits(128) if parent is None else parent.trace_id
-        self.span_id: int = getrandbits(64)
-        self._parent: int | None = None if parent is None else parent.span_id
+        self.ids: tuple[int, int] = _new_ids(parent)
+        """Of the trace, and of the span."""
+        self._parent_id = None if parent is None else parent.ids[1]
         self._name, self._kind, self._attributes = name, kind, attributes
-        self._began_ns = began_ns
-        self._ended_ns = 0
-        self._events: list[SpanEvent] | None = None
-        self._error_type: str | None = None
-        self._error_message: str | None = None
-        self._record: SpanRecord | None = None
+        self._began_ns = self._ended_ns = began_ns
 
     def set_attributes(self, attributes: Attributes) -> None:
         self._attributes.update(attributes)
 
     def add_event(self, name: str, attributes: Attributes) -> None:
         happened = SpanEvent(name=name, at=datetime.now(UTC), attributes=dict(attributes))
-        self._events = [*(self._events or ()), happened]
+        self._events = (*self._events, happened)
 
     def set_error(self, error_type: str, message: str | None) -> None:
         self._error_type, self._error_message = error_type, message
@@ -188,20 +183,28 @@ class _Span:
     def record(self) -> SpanRecord:
         """What it was; once it has ended."""
         if self._record is None:
+            trace_id, span_id = self.ids
             self._record = SpanRecord(
                 name=self._name,
                 kind=self._kind,
-                trace_id=f"{self.trace_id:032x}",
-                span_id=f"{self.span_id:016x}",
-                parent_id=None if self._parent is None else f"{self._parent:016x}",
+                trace_id=f"{trace_id:032x}",
+                span_id=f"{span_id:016x}",
+                parent_id=None if self._parent_id is None else f"{self._parent_id:016x}",
                 started_at=datetime.fromtimestamp(self._began_ns / 1e9, UTC),
                 duration_s=max(self._ended_ns - self._began_ns, 0) / 1e9,
                 attributes=self._attributes,
-                events=tuple(self._events or ()),
+                events=self._events,
                 error_type=self._error_type,
                 error_message=self._error_message,
             )
         return self._record
+
+
+def _new_ids(parent: _Span | None) -> tuple[int, int]:
+    if parent is not None:
+        return parent.ids[0], getrandbits(64)
+    both = getrandbits(192)
+    return both >> 64, both & 0xFFFF_FFFF_FFFF_FFFF
 
 
 _current: ContextVar[TraceSpan | None] = ContextVar("llm_manager_span", default=None)

@@ -141,13 +141,15 @@ class Tracing(Attachable):
         running = self._running.get(request.id)
         if running is not None or not self._attached:
             return running  # it is sent a second time, or after `detach`
-        span = self._new_span(
-            call.span_name,
-            call.attributes,
-            kind="internal" if provider is not None and provider.is_composite else "client",
-            parent_id=request.parent_id,
-            began_ns=_beginning_ns(request, provider),
-        )
+        kind: SpanKind = "client"
+        began_ns = None
+        if provider is not None:
+            if provider.is_composite:
+                kind = "internal"
+            known = provider._running.get(request.id)
+            if known is not None:  # it may have waited for the provider to be connected
+                began_ns = time_ns() - int((monotonic() - known[0].began_s) * 1e9)
+        span = self._new_span(call.span_name, call.attributes, kind, began_ns, request.parent_id)
         if span is None:
             return None
         deltas: list[Delta] | None = [] if self._report.tells_content and span.recording else None
@@ -160,7 +162,6 @@ class Tracing(Attachable):
         self,
         name: str,
         attributes: Attributes,
-        *,
         kind: SpanKind,
         began_ns: int | None,
         parent_id: str | None = None,
@@ -247,12 +248,6 @@ class Tracing(Attachable):
     def _after_fork(self) -> None:
         super()._after_fork()
         self._running = {}
-
-
-def _beginning_ns(request: LLMRequest, provider: BaseLLMProvider | None) -> int | None:
-    """When the request began: it may have waited for the provider to be connected."""
-    known = None if provider is None else provider._running.get(request.id)
-    return None if known is None else time_ns() - int((monotonic() - known[0].began_s) * 1e9)
 
 
 def _ago_ns(seconds: float) -> int:

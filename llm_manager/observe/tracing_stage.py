@@ -12,6 +12,8 @@ from contextlib import aclosing
 from time import perf_counter
 from typing import cast
 
+import msgspec
+
 from ..manager import LLMProviderManager
 from ..messages import Delta, LLMRequest, PartDelta, ReasoningDelta, TextDelta, ToolCallDelta
 from ..policy import Exchange, Host
@@ -26,7 +28,7 @@ StartSpan = Callable[
 ]
 
 
-class RunningRequest:
+class RunningRequest(msgspec.Struct, eq=False):
     """A request that has a span.
 
     Attributes:
@@ -38,23 +40,12 @@ class RunningRequest:
         stage: which stage has begun it; others that it goes through leave it alone.
     """
 
-    __slots__ = ("call", "deltas", "provider", "request", "span", "stage")
-
-    def __init__(
-        self,
-        span: TraceSpan,
-        call: Call,
-        request: LLMRequest,
-        provider: BaseLLMProvider | None,
-        deltas: list[Delta] | None,
-        stage: TracingStage,
-    ) -> None:
-        self.span = span
-        self.call = call
-        self.request = request
-        self.provider = provider
-        self.deltas = deltas
-        self.stage = stage
+    span: TraceSpan
+    call: Call
+    request: LLMRequest
+    provider: BaseLLMProvider | None
+    deltas: list[Delta] | None
+    stage: TracingStage
 
 
 class _Answer:

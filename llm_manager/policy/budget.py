@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from datetime import UTC, tzinfo
 from typing import Literal
 
@@ -23,7 +23,7 @@ from ..errors import (
     RequestTimeoutError,
 )
 from ..messages import Delta, LLMRequest, TextDelta, Usage
-from ..prices import PriceBook
+from ..prices import PriceBook, Quote
 from ..tokens import estimate_prompt_tokens, is_long
 from . import Exchange, Host
 from .budget_account import Accounts, Reservation
@@ -180,6 +180,12 @@ class BudgetPolicy:
     def wrap(self, exchange: Exchange, host: Host) -> Exchange:
         if host.is_composite:
             return exchange
+        kind, provider_id = host.kind, host.status.provider_id
+
+        def quote_of(model: str, response_model: str = "") -> Quote | None:
+            return self._book.quote_of(
+                kind, model, provider_id=provider_id, response_model=response_model
+            )
 
         def budgeted(request: LLMRequest) -> AsyncGenerator[Delta, None]:
             is_for = self._is_for
@@ -194,7 +200,8 @@ class BudgetPolicy:
                 prompt_tokens = await asyncio.to_thread(estimate_prompt_tokens, request)
             else:
                 prompt_tokens = estimate_prompt_tokens(request)
-            reservation = self._reserve(request, prompt_tokens, host)
+            quote = quote_of(request.model) if self._limits.in_usd else None
+            reservation = self._reserve(request, prompt_tokens, quote, host)
             meter = Meter(prompt_tokens)
             take, add = meter.texts.append, meter.add
             try:
@@ -216,7 +223,7 @@ class BudgetPolicy:
                 meter.read = error.code != "connect_timeout"
                 raise
             finally:
-                self._settle(reservation, meter, request, host)
+                self._settle(reservation, meter, request.model, quote, quote_of)
 
         return budgeted
 
@@ -227,18 +234,21 @@ class BudgetPolicy:
             log.warning("budgets know stated prices only: %s", error)
             self._book = self._book.without_public()
 
-    def _reserve(self, request: LLMRequest, prompt_tokens: int, host: Host) -> Reservation:
+    def _reserve(
+        self, request: LLMRequest, prompt_tokens: int, quote: Quote | None, host: Host
+    ) -> Reservation:
         """Keep what ``request`` might take, or refuse it."""
         options, answer_tokens = request.options, 0
         if request.operation != "embed":
             answer_tokens = options.max_tokens or self.answer_tokens
-        picodollars: int | None = 0
+        picodollars = 0
         if self._limits.in_usd:
             usage = Usage(prompt_tokens=prompt_tokens, completion_tokens=answer_tokens)
-            picodollars = self._picodollars(usage, request, "", host)
-            if picodollars is None and self.unknown == "refuse":
+            known = None if quote is None else quote.picodollars(usage)
+            if known is None and self.unknown == "refuse":
                 raise price_unknown(host, request.model)
-        needed = (prompt_tokens + answer_tokens, picodollars or 0)
+            picodollars = known or 0
+        needed = (prompt_tokens + answer_tokens, picodollars)
         with self._lock:
             today, conversation = self._accounts.today, None
             if options.conversation_id is not None:
@@ -247,9 +257,14 @@ class BudgetPolicy:
             return Reservation(needed, (today,) if conversation is None else (today, conversation))
 
     def _settle(
-        self, reservation: Reservation, meter: Meter, request: LLMRequest, host: Host
+        self,
+        reservation: Reservation,
+        meter: Meter,
+        model: str,
+        quote: Quote | None,
+        quote_of: Callable[[str, str], Quote | None],
     ) -> None:
-        """Put what ``request`` has taken in the place of what was kept for it."""
+        """Put what a request has taken in the place of what was kept for it."""
         # It must not stay for ever, even if somebody's own provider tells nonsense.
         tokens, picodollars = reservation.amount
         unknown = False
@@ -258,27 +273,17 @@ class BudgetPolicy:
             # A provider class may tell any number.
             tokens = max(int(used.prompt_tokens + used.completion_tokens), 0)
             if self._limits.in_usd:
+                if meter.model not in ("", model):
+                    quote = quote_of(model, meter.model)
                 spent: int | None = 0
                 if used is not NOTHING:
-                    spent = self._picodollars(used, request, meter.model, host)
+                    spent = None if quote is None else quote.picodollars(used)
                 unknown = spent is None
                 picodollars = max(spent or 0, 0)
         finally:
             with self._lock:
                 self._unknown_requests += unknown
                 reservation.settle(tokens, picodollars)
-
-    def _picodollars(
-        self, usage: Usage, request: LLMRequest, response_model: str, host: Host
-    ) -> int | None:
-        """What ``usage`` costs; None if that is not known."""
-        quote = self._book.quote_of(
-            host.kind,
-            request.model,
-            provider_id=host.status.provider_id,
-            response_model=response_model,
-        )
-        return None if quote is None else quote.picodollars(usage)
 
     def _after_fork(self) -> None:
         """Begin at 0 as any process does: the parent's requests do not end here."""

@@ -10,3 +10,4 @@ from .book import PriceBook as PriceBook
 from .cost import Cost as Cost
 from .cost import as_picodollars as as_picodollars
 from .cost import as_usd as as_usd
+from .rates import Quote as Quote

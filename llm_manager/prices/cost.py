@@ -11,7 +11,7 @@ from datetime import date
 
 from ..messages import Data
 
-_PICODOLLARS = 10**12
+PICODOLLARS = 10**12
 
 
 class Cost(Data, frozen=True, kw_only=True, omit_defaults=True, gc=False):
@@ -40,9 +40,9 @@ class Cost(Data, frozen=True, kw_only=True, omit_defaults=True, gc=False):
 
 def as_picodollars(usd: float) -> int:
     """An amount to add up."""
-    return round(usd * _PICODOLLARS)
+    return round(usd * PICODOLLARS)
 
 
 def as_usd(picodollars: int) -> float:
     """A sum to show."""
-    return picodollars / _PICODOLLARS
+    return picodollars / PICODOLLARS

@@ -7,7 +7,7 @@ from datetime import date
 import msgspec
 
 from ..messages import ModelPrice, Usage
-from .cost import Cost, as_picodollars
+from .cost import PICODOLLARS, Cost
 
 _MILLION = 1_000_000
 # Anthropic's price list: what is written to a cache for an hour costs twice as much as input.  The
@@ -76,7 +76,7 @@ class Quote(msgspec.Struct, frozen=True, gc=False):
     def picodollars(self, usage: Usage) -> int | None:
         """The same as an amount to add up, for those who ask often."""
         parts = self._parts(usage)
-        return None if parts is None else as_picodollars(parts[0] + parts[1])
+        return None if parts is None else round((parts[0] + parts[1]) * PICODOLLARS)
 
     def _parts(self, usage: Usage) -> tuple[float, float, float] | None:
         """US dollars for the input, for the output, and for what of the input was cached."""

@@ -65,11 +65,15 @@ def _ascii_tokens(text: bytes) -> float:
         0.07 * shapes.count(b"a")
         + 0.83 * (words.count(b"w ") + words.endswith(b"w"))
         + 0.31 * shapes.count(b".")
-        + 0.14 * text.translate(_PUNCTUATION).count(b". ")
+        + (0.14 * text.translate(_PUNCTUATION).count(b". ") if b"." in shapes else 0.0)
         + 1.1 * shapes.count(b"n")
         # Where the case changes, and in a row of capitals, a word is cut.
-        + 1.46 * shapes.count(b"aA")
-        + 0.31 * shapes.count(b"AA")  # which overlap, and are counted every other time
+        + (
+            1.46 * shapes.count(b"aA")
+            + 0.31 * shapes.count(b"AA")  # which overlap, and are counted every other time
+            if b"A" in shapes
+            else 0.0
+        )
         + (0.31 * digits + 1.0 * text.translate(_DIGITS).count(b"0 ") if digits else 0.0)
     )
 

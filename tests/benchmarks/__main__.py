@@ -264,9 +264,12 @@ def services(quick: bool) -> None:
     from . import services as bench
 
     say("\nwhat a service costs, alone against none: per request, per piece of an answer")
+    whole_us = bench.request_us(quick=quick)
+    say(f"a whole request from memory with the usual policies, to compare with: {whole_us:.0f} us")
     for name, put in bench.SERVICES.items():
         per_request_us, per_piece_us = bench.measure(put, quick=quick)
-        say(verdict(f"{name}, request", per_request_us, bench.REQUEST_GOAL_US, "us"))
+        share = f"us ({per_request_us / whole_us:.0%})"
+        say(verdict(f"{name}, request", per_request_us, bench.REQUEST_GOAL_US, share))
         say(verdict(f"{name}, piece", per_piece_us, bench.PIECE_GOAL_US, "us"))
     count = 100_000 if quick else 1_000_000
     before, after = bench.memory_kib(count)
