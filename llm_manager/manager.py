@@ -329,14 +329,20 @@ class LLMProviderManager(EventEmitter, Asking):
     def _hear_out(self, provider: BaseLLMProvider) -> None:
         """Tell how requests end that take their time although their provider is gone."""
 
+        subscriptions: list[Subscription] = []
+
         def heard(event: RequestFinished) -> None:
             self.publish(event)
-            if not provider._begun:
-                subscription.close()
+            close_when_over()
 
-        subscription = provider.subscribe(
-            heard, RequestFinished.name, delivery="inline", watches=False
+        def close_when_over() -> None:
+            while subscriptions and not provider._begun:
+                subscriptions.pop().close()
+
+        subscriptions.append(
+            provider.subscribe(heard, RequestFinished.name, delivery="inline", watches=False)
         )
+        close_when_over()
 
     def _active_offers(self, model: str) -> bool:
         """Whether the model list of the active provider, as far as it was read, has ``model``."""
@@ -368,7 +374,7 @@ class LLMProviderManager(EventEmitter, Asking):
     async def close(self, drain_timeout_s: float = 5.0) -> None:
         """Close all providers at the same time; the manager cannot be used again.  Idempotent."""
         self._closed = True
-        # What others consist of last: for those it would look as if their members were lost.
+        # Composites first, or they would take their members for lost.
         providers = sorted(self.providers.values(), key=lambda p: not p.is_composite)
         await asyncio.gather(*(p.close(drain_timeout_s) for p in providers))
         await self.flush(synchronous_only=True)

@@ -469,7 +469,7 @@ class BaseLLMProvider(Reconfigurable, Asking):
         if found is None:
             raise self._unknown_model(model)
         async with self._connection.request():
-            with self._masked(), self._masked():
+            with self._masked():
                 described = await self._describe_model(found)
         if described is not found:
             self._catalog.describe(described)
