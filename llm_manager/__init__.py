@@ -40,7 +40,8 @@ _WHERE = {
     "supervisor": ("Backoff",),
     "_blocking": ("run_sync",),
     "config": ("Secret", "ApiKey", "check_base_url"),
-    "emitter": ("EventEmitter", "Subscription"),
+    "emitter": ("EventEmitter",),
+    "subscription": ("Subscription",),
     "events": (
         "Event",
         "StatusChanged",
@@ -209,7 +210,6 @@ if TYPE_CHECKING:
     from .discovery import Discovered as Discovered
     from .discovery import discover as discover
     from .emitter import EventEmitter as EventEmitter
-    from .emitter import Subscription as Subscription
     from .errors import AuthenticationError as AuthenticationError
     from .errors import BudgetExceededError as BudgetExceededError
     from .errors import CircuitOpenError as CircuitOpenError
@@ -373,6 +373,7 @@ if TYPE_CHECKING:
     from .status import RateLimits as RateLimits
     from .status import Reason as Reason
     from .stream import LLMStream as LLMStream
+    from .subscription import Subscription as Subscription
     from .supervisor import Backoff as Backoff
     from .tools import Tool as Tool
     from .tools import ToolCallRecord as ToolCallRecord

@@ -18,8 +18,8 @@ from queue import SimpleQueue
 from typing import Generic, Self, TypeVar
 
 from ._threads import LoopThread
-from .emitter import on_dispatcher_thread
 from .errors import RequestCancelledError, RequestTimeoutError
+from .subscription import on_dispatcher_thread
 
 T = TypeVar("T")
 

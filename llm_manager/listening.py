@@ -13,9 +13,10 @@ from datetime import datetime
 from typing import ClassVar, Self
 
 from ._threads import reset_after_fork
-from .emitter import EventEmitter, Subscription
+from .emitter import EventEmitter
 from .errors import InvalidParameterError
 from .events import Event, ProviderAdded
+from .subscription import Subscription
 
 # While one thread delivers, the events of the others wait for it; none may be lost.
 _MAILBOX_LIMIT = 1_000_000

@@ -17,7 +17,7 @@ import msgspec
 
 from .asking import Asking, Options
 from .connection import Wait
-from .emitter import EventEmitter, Subscription
+from .emitter import EventEmitter
 from .errors import (
     InvalidParameterError,
     LLMError,
@@ -47,6 +47,7 @@ from .provider import BaseLLMProvider
 from .registry import create_provider
 from .status import LLMProviderStatus
 from .stream import LLMStream, StreamCallback
+from .subscription import Subscription
 
 AnyProvider = TypeVar("AnyProvider", bound=BaseLLMProvider)
 

@@ -17,6 +17,7 @@ LAYERS = [
     {"messages"},
     {"status"},
     {"events"},
+    {"subscription"},
     {"emitter"},
     {
         "config",

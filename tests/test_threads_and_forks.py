@@ -194,7 +194,7 @@ def test_a_synchronous_call_that_would_wait_for_itself_is_refused_at_once(where:
 
 FORK = """
 import asyncio, os, signal, sys, threading
-from llm_manager import LLMProviderManager, _blocking, emitter, run_sync
+from llm_manager import LLMProviderManager, _blocking, run_sync, subscription
 
 address = sys.argv[1]
 manager = LLMProviderManager()
@@ -216,7 +216,8 @@ run_sync(ask())  # both threads of the library run when it is forked
 manager.on("hello", lambda n: None)
 
 def hold(holding, done):
-    with provider.atomic(), manager.atomic(), _blocking._worker._lock, emitter._dispatcher._lock:
+    events = subscription._dispatcher
+    with provider.atomic(), manager.atomic(), _blocking._worker._lock, events._lock:
         holding.set()
         done.wait()
 

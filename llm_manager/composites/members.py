@@ -15,13 +15,13 @@ from functools import partial
 from typing import Any
 
 from ..concurrency import gather_with_concurrency
-from ..emitter import Subscription
 from ..errors import LLMError
 from ..events import ModelsChanged, StatusChanged
 from ..messages import LLMRequest
 from ..policy import Stage
 from ..provider import BaseLLMProvider
 from ..status import ProviderStatus
+from ..subscription import Subscription
 from .announcing import OF_REQUESTS, Announcer, is_free
 from .handing import HandedOn, handed_on
 from .standing import DOWN

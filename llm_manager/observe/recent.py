@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from ..checks import check_number, check_type
-from ..emitter import EventEmitter, Subscription
+from ..emitter import EventEmitter
 from ..errors import InvalidParameterError
 from ..events import RequestFinished, RequestQueued, RequestStarted, RetryScheduled, StreamStalled
 from ..listening import Attachable
 from ..messages import Data, LLMRequest
 from ..policy import Exchange, Host
+from ..subscription import Subscription
 from .recent_content import Content, kept
 from .recent_record import Entry, RequestRecord
 

@@ -30,7 +30,7 @@ from llm_manager import (
     RetryPolicy,
     Stage,
     _blocking,
-    emitter,
+    subscription,
 )
 
 from .controller import ServerProcess
@@ -89,7 +89,7 @@ async def soak(seconds: float, streams: int, seed: int, noise: Noise) -> Report:
     report = Report()
     noise.on_loop(asyncio.get_running_loop())
     noise.on_loop(_blocking._worker.loop)
-    noise.on_loop(emitter._dispatcher.loop)
+    noise.on_loop(subscription._dispatcher.loop)
     server = ServerProcess(seed)
     await server.start()
     manager = LLMProviderManager(default_options=OPTIONS)
@@ -219,7 +219,7 @@ def run(seconds: float, streams: int, seed: int) -> Report:
         if others := [name for name in extra - own if not name.startswith("asyncio_")]:
             report.problems.append(f"threads are left: {others}")
         _blocking._worker.stop()
-        emitter._dispatcher.stop()
+        subscription._dispatcher.stop()
     report.problems += noise.heard
     if left := Counter(threads()) - Counter(before_threads):
         report.problems.append(f"threads are left after the end: {left}")
