@@ -240,13 +240,10 @@ class Connection:
                     RequestCancelledError("a newer request took its place", code="superseded")
                 )
 
-    async def _arrive(self) -> None:
-        """Wait until it is open; counted, so that nobody undoes the opening meanwhile."""
-        self._arriving += 1
-        try:
-            await self._ensure_open()
-        finally:
-            self._arriving -= 1
+    def _arrive(self, change: int) -> None:
+        """Count who waits until it is open, so that nobody undoes the opening meanwhile."""
+        with self._emitter.atomic():
+            self._arriving += change
 
     async def _ensure_open(self) -> None:
         """Open the provider if it is not open; proves nothing.
@@ -279,10 +276,13 @@ class Connection:
             LLMError: it cannot be opened.
         """
         self._sleep_watch.look()
+        self._arrive(+1)
         try:
-            await self._arrive()
-        except asyncio.CancelledError:
-            await self.drop_if_unproven()
+            await self._ensure_open()
+        except BaseException as error:
+            self._arrive(-1)
+            if isinstance(error, asyncio.CancelledError):
+                await self.drop_if_unproven()
             raise
         if self.status is S.FAILED:
             # Somebody asks again, so something may have been repaired.
@@ -291,6 +291,7 @@ class Connection:
         with self._emitter.atomic():
             self._machine.measure(in_flight=self._machine.state.in_flight + 1)
             ticket.renew(self._machine.state.epoch, self._lease)
+            self._arrive(-1)
         return ticket
 
     def sends(self, ticket: Ticket) -> None:
@@ -877,11 +878,13 @@ class Connection:
 
     async def _undo(self) -> None:
         """The last one who wanted the connection has gone: leave nothing behind."""
-        if self._is_awaited() or self._opening.running:
-            return
-        # The status first: a second cancellation may come while it is closed.
-        if self._give_up():
-            await self._undo_open()
+        # In one piece, because somebody may arrive on another loop.  The status first: a second
+        # cancellation may come while it is closed.
+        with self._emitter.atomic():
+            if self._is_awaited() or self._opening.running or not self._give_up():
+                return
+            self._opened = False
+        await self._undo_open()
 
     def _give_up(self) -> bool:
         """Say that nobody tries to connect any more; says whether anybody did."""

@@ -16,7 +16,7 @@ from ..config import (
     names_a_key,
     warn_if_key_is_readable,
 )
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, ProviderConnectionError
 from ..messages import LLMRequest
 from ..policy.deadline import LOCAL_TIMEOUTS
 from ..provider import BaseLLMProvider
@@ -108,10 +108,11 @@ class HttpProvider(BaseLLMProvider):
         """The open transport.
 
         Raises:
-            ConfigurationError: the provider is not open.
+            ProviderConnectionError: the provider is not open, or was closed meanwhile.
         """
         if self._transport is None:
-            raise ConfigurationError("not connected", hint="await provider.connect()")
+            # Not for good: somebody may have disconnected it while a request was on its way.
+            raise ProviderConnectionError("the connection was closed", code="reset")
         return self._transport
 
     async def _open(self) -> None:
