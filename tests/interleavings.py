@@ -244,6 +244,10 @@ class Episode:
             if late:
                 self.problems.append(f"hangs: {late} while {self.provider.status}")
             await asyncio.gather(*(f for f in futures if f not in late), return_exceptions=True)
+        # What was cancelled from here ends on its own loop some turns later.
+        for _ in range(3):
+            turn = asyncio.run_coroutine_threadsafe(asyncio.sleep(0), second.loop)
+            await asyncio.wrap_future(turn)
 
     async def _check_rest(self) -> None:
         """Nobody does anything any more, and the server is well: nothing stays half done."""
