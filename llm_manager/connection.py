@@ -279,7 +279,7 @@ class Connection:
         self._arrive(+1)
         try:
             await self._ensure_open()
-        except BaseException as error:
+        except BaseException as error:  # also when cancelled, it is counted out
             self._arrive(-1)
             if isinstance(error, asyncio.CancelledError):
                 await self.drop_if_unproven()

@@ -155,10 +155,11 @@ def _texts_behind(error: BaseException) -> Iterator[str]:
     while (error.__cause__ or error.__context__) not in (None, *seen):
         error = cast(BaseException, error.__cause__ or error.__context__)
         seen.append(error)
-        yield from (_text_of(error), *getattr(error, "__notes__", ()))
+        yield from (text_of(error), *getattr(error, "__notes__", ()))
 
 
-def _text_of(error: BaseException) -> str:
+def text_of(error: BaseException) -> str:
+    """The text of ``error``; empty if its class cannot make one."""
     try:
         return str(error)
     except Exception:  # noqa: BLE001 - of somebody else's class, whose text may not work
@@ -178,7 +179,7 @@ def without_secrets(
     if isinstance(error, LLMError):
         error.mask(known, private)
         return error
-    texts = (_text_of(error), *getattr(error, "__notes__", ()), *_texts_behind(error))
+    texts = (text_of(error), *getattr(error, "__notes__", ()), *_texts_behind(error))
     if not any(secret in text for text in texts for secret in known):
         return error
     ours = as_llm_error(error)
@@ -409,7 +410,7 @@ def as_llm_error(error: Exception) -> LLMError:
     """``error`` as one of ours; what a provider class lets out by mistake is marked as such."""
     if isinstance(error, LLMError):
         return error
-    text = redact(_text_of(error))
+    text = redact(text_of(error))
     original = f"{type(error).__module__}.{type(error).__qualname__}: {text}"
     if isinstance(error, TimeoutError):
         return RequestTimeoutError(text or "timed out", original=original)

@@ -198,7 +198,7 @@ class Reconfigurable(EventEmitter):
         """Keep key and prompt out of errors: codecs do not know them, and servers repeat them."""
         try:
             yield
-        except Exception as error:
+        except Exception as error:  # a provider's author may raise anything
             private = () if request is None else request.private_texts
             known = without_secrets(error, self._all_secrets(), private)
             if known is error:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import msgspec
 
 from ._threads import LoopThread, reset_after_fork
-from .errors import InvalidParameterError
+from .errors import InvalidParameterError, text_of
 from .events import Event, ListenerFailed, StatusChanged
 from .redaction import redact
 from .status import ErrorInfo
@@ -336,7 +336,7 @@ class Subscription:
     def _failed(self, error: BaseException) -> None:
         """Report a listener that raised: logged once for each kind of error, then only counted."""
         self._consecutive += 1
-        kind = type(error).__name__
+        kind, text = type(error).__name__, redact(text_of(error))[:500]
         self._failures[kind] += 1
         if self._failures[kind] == 1:
             log.error("listener %s for %r failed", self._name, self.event, exc_info=error)
@@ -348,7 +348,7 @@ class Subscription:
                     provider_id=emitter.source_id,
                     event=self.event,
                     listener=self._name,
-                    error=ErrorInfo(code="listener_failed", type=kind, message=_text_of(error)),
+                    error=ErrorInfo(code="listener_failed", type=kind, message=text),
                     consecutive=self._consecutive,
                 )
             )
@@ -512,10 +512,3 @@ def _with_count(mail: Mail, missed: int) -> Mail:
 def _subject(mail: Mail) -> str | None:
     args = mail[0]
     return args[0].provider_id if args and isinstance(args[0], Event) else None
-
-
-def _text_of(error: BaseException) -> str:
-    try:
-        return redact(str(error))[:500]
-    except Exception:  # noqa: BLE001 - an exception of somebody else, whose text may not work
-        return ""

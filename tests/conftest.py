@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from llm_manager.machine import StatusMachine
@@ -44,3 +46,13 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
     monkeypatch.setenv("LLM_MANAGER_CONFIG", "")
     reset_settings()
     monkeypatch.setenv("HF_HOME", str(tmp_path / "huggingface"))
+
+
+@pytest.fixture
+def settings_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the settings file of this process is."""
+    path = tmp_path / "config.toml"
+    path.touch(mode=0o600)
+    monkeypatch.setenv("LLM_MANAGER_CONFIG", str(path))
+    reset_settings()
+    return path

@@ -40,16 +40,6 @@ from llm_manager.testing import EventRecorder
 KEY = "Zq7plainLookingCredential9x"
 
 
-@pytest.fixture
-def settings_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the settings file of this process is."""
-    path = tmp_path / "config.toml"
-    path.touch(mode=0o600)
-    monkeypatch.setenv("LLM_MANAGER_CONFIG", str(path))
-    reset_settings()
-    return path
-
-
 # ---- set in code ---------------------------------------------------------------------------------
 
 

@@ -16,7 +16,6 @@ from llm_manager import (
     create_provider,
     follow_settings,
     get_settings,
-    reset_settings,
     set_provider_config,
 )
 from llm_manager.config import names_a_key
@@ -62,16 +61,6 @@ async def other() -> AsyncIterator[Server]:
     """Another server."""
     async with Server() as server:
         yield server
-
-
-@pytest.fixture
-def settings_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the settings file of this process is."""
-    path = tmp_path / "config.toml"
-    path.touch(mode=0o600)
-    monkeypatch.setenv("LLM_MANAGER_CONFIG", str(path))
-    reset_settings()
-    return path
 
 
 async def asked(provider: BaseLLMProvider) -> None:

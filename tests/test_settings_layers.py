@@ -14,7 +14,6 @@ from llm_manager import (
     InvalidParameterError,
     Secret,
     create_provider,
-    reset_settings,
     set_provider_config,
 )
 from llm_manager.settings.environment import variables
@@ -24,16 +23,6 @@ from llm_manager.settings.store import Settings, get_settings
 
 LAYERS = ("defaults", "file", "environment", "code", "request")
 VARIABLE = "LLM_MANAGER_PROVIDERS__WORK_ECHO__TEMPERATURE"
-
-
-@pytest.fixture
-def settings_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the settings file of this process is."""
-    path = tmp_path / "config.toml"
-    path.touch(mode=0o600)
-    monkeypatch.setenv("LLM_MANAGER_CONFIG", str(path))
-    reset_settings()
-    return path
 
 
 @pytest.mark.parametrize("strongest", range(len(LAYERS)))

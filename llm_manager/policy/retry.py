@@ -72,7 +72,7 @@ class RetryPolicy:
             try:
                 try:
                     first, rest = await send()
-                except Exception as error:
+                except Exception as error:  # a provider class may let out anything
                     if retries.attempts == 1 or not is_worth_it(error, retries):
                         raise
                     failed = error
